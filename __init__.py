@@ -1,0 +1,19 @@
+"""ComfyUI-AnimateAnywhere: a person, a background and a pose become a video."""
+
+from comfy_api.latest import ComfyExtension
+
+from .nodes import adapter, background, mask, pose, sample, shot
+
+WEB_DIRECTORY = "js"
+
+
+class AnimateAnywhere(ComfyExtension):
+    async def on_load(self) -> None:
+        adapter.register_folders()
+
+    async def get_node_list(self) -> list:
+        return [*pose.NODES, *mask.NODES, *background.NODES, *adapter.NODES, *shot.NODES, *sample.NODES]
+
+
+async def comfy_entrypoint() -> AnimateAnywhere:
+    return AnimateAnywhere()

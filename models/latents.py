@@ -1,0 +1,79 @@
+"""Frames and latent frames: valid lengths and sizes, layouts, and the way through the VAE. This arithmetic lives here
+once.
+
+CogVideoX codes 4 frames in one latent frame (the first frame alone in the first one), 8×8 pixels in one latent pixel,
+and CogVideoX 1.5 pairs latent frames in its patch embedding. An odd number of latent frames would be padded circularly
+by the host and spoil the last frames; so only lengths of 8k+5 frames are used.
+"""
+
+import torch
+from comfy.taesd.taehv import TAEHV
+from torch import Tensor
+
+CHANNELS = 16
+FRAMES_PER_LATENT = 4
+PIXELS_PER_LATENT = 8
+PATCH = 2  # latent pixels, and latent frames, in one token
+SIZE_STEP = PIXELS_PER_LATENT * PATCH
+SHORTEST = 5
+
+
+def latent_frames(frames: int) -> int:
+    """Latent frames of a clip of ``frames`` frames."""
+    return (frames - 1) // FRAMES_PER_LATENT + 1
+
+
+def frames_of(latents: int) -> int:
+    """Frames of a clip of ``latents`` latent frames."""
+    return (latents - 1) * FRAMES_PER_LATENT + 1
+
+
+def valid_length(frames: int) -> int:
+    """The longest length of 8k+5 frames that ``frames`` frames can fill.
+
+    Raises ValueError below 5 frames.
+    """
+    if frames < SHORTEST:
+        raise ValueError(f"A clip needs at least {SHORTEST} frames; there are {frames}.")
+    step = FRAMES_PER_LATENT * PATCH
+    return (frames - SHORTEST) // step * step + SHORTEST
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError, naming the nearest sizes that fit, unless both are multiples of 16 pixels."""
+    for name, value in (("width", width), ("height", height)):
+        if value < SIZE_STEP or value % SIZE_STEP:
+            nearest = max(SIZE_STEP, round(value / SIZE_STEP) * SIZE_STEP)
+            raise ValueError(f"{name} must be a multiple of {SIZE_STEP} pixels; {value} is not. Nearest: {nearest}.")
+
+
+def check_vae(vae) -> None:
+    """Raise ValueError unless ``vae`` makes latents of 16 channels, 4 frames and 8×8 pixels."""
+    if vae.latent_channels != CHANNELS or vae.latent_dim != 3:
+        kind = "video" if vae.latent_dim == 3 else "picture"
+        raise ValueError(
+            f"vae: CogVideoX needs a video VAE with {CHANNELS} latent channels; this is a {kind} VAE with "
+            f"{vae.latent_channels}. Load CogVideoX's own VAE, or aa_tiny_vae with the embedded default."
+        )
+
+
+def encode_frames(vae, frames: Tensor) -> Tensor:
+    """Encode ``frames`` [T, H, W, 3] in 0…1 to latents [1, 16, t, H/8, W/8], in the VAE's own scale.
+
+    The host pads TAEHV's input at its end; three copies of the first frame in front align it with CogVideoX's causal
+    VAE instead (and with the three frames that the host trims after decoding).
+    """
+    if isinstance(vae.first_stage_model, TAEHV):
+        frames = torch.cat([frames[:1].expand(FRAMES_PER_LATENT - 1, -1, -1, -1), frames])
+    return vae.encode(frames[..., :3])
+
+
+def decode_latents(vae, latents: Tensor) -> Tensor:
+    """Decode ``latents`` [1, 16, t, h, w] to frames [4(t-1)+1, 8h, 8w, 3] in 0…1."""
+    return vae.decode(latents)[0].clamp(0, 1)  # [1, T, H, W, 3] -> [T, H, W, 3]
+
+
+def first_frame_only(latents: Tensor, count: int) -> Tensor:
+    """``latents`` [1, 16, 1, h, w] of a still picture, followed by zeros up to ``count`` latent frames: how
+    CogVideoX-I2V wants its start picture."""
+    return torch.nn.functional.pad(latents[:, :, :1], (0, 0, 0, 0, 0, count - 1))
