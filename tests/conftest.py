@@ -5,12 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pack
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import pack  # noqa: E402
 
 HOST_ROOT = (
     os.environ.get("ANIMATE_ANYWHERE_COMFYUI")

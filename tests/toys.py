@@ -1,0 +1,61 @@
+"""The real classes of the host at toy size, with seeded random weights, loaded through the host's own loaders."""
+
+import comfy.sd
+import comfy.taesd.taehv
+import torch
+from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+from comfy.model_patcher import ModelPatcher
+
+CONFIG = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 64,
+    "in_channels": 32,
+    "out_channels": 16,
+    "time_embed_dim": 32,
+    "ofs_embed_dim": 32,
+    "text_embed_dim": 24,
+    "num_layers": 4,
+    "patch_size": 2,
+    "patch_size_t": 2,
+    "use_rotary_positional_embeddings": True,
+}
+
+
+def randomised(module: torch.nn.Module, seed: int = 0, scale: float = 0.5) -> torch.nn.Module:
+    """Every parameter drawn from a seed, matrices at ``scale``/sqrt(fan in), so that nothing is zero, one or equal."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+            spread = scale / fan_in**0.5 if parameter.ndim > 1 else 0.1
+            centre = 1.0 if parameter.ndim == 1 and parameter.mean() == 1 else 0.0
+            parameter.copy_(centre + spread * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def cogvideox_state(seed: int = 0, **changes) -> dict[str, torch.Tensor]:
+    """State dict of a toy CogVideoX 1.5 I2V transformer in the host's own keys."""
+    network = CogVideoXTransformer3DModel(**{**CONFIG, **changes}, operations=torch.nn, dtype=torch.float32)
+    return {key: value.clone() for key, value in randomised(network, seed).state_dict().items()}
+
+
+def cogvideox_patcher(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> ModelPatcher:
+    """A toy CogVideoX 1.5 I2V MODEL, as the stock UNETLoader gives it."""
+    return comfy.sd.load_diffusion_model_state_dict(cogvideox_state(seed, **changes), model_options={"dtype": dtype})
+
+
+def taehv_vae(seed: int = 0, channels: int = 16) -> comfy.sd.VAE:
+    """A TAEHV video VAE of random weights, as the stock VAELoader gives it."""
+    network = randomised(comfy.taesd.taehv.TAEHV(latent_channels=channels), seed, scale=1.0)
+    return comfy.sd.VAE(sd={key: value.clone() for key, value in network.state_dict().items()})
+
+
+def inputs(frames: int = 2, height: int = 4, width: int = 8, batch: int = 1, text: int = 5, seed: int = 0) -> dict:
+    """What the host hands to the transformer: x [B, 32, t, h, w], timestep [B], context [B, text, 24], ofs [B]."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "x": torch.randn(batch, CONFIG["in_channels"], frames, height, width, generator=generator),
+        "timestep": torch.linspace(900, 100, batch),
+        "context": torch.randn(batch, text, CONFIG["text_embed_dim"], generator=generator),
+        "ofs": torch.full((batch,), 2.0),
+    }
