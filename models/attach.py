@@ -1,0 +1,185 @@
+"""Put adapters on a clone of the host's MODEL.
+
+Everything goes through the ModelPatcher (object patch, wrapper, weight patches, additional model), so that stock
+loaders, LoRA, quantised weights, offloading and caching go on working and the original MODEL stays untouched.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import comfy.conds
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from . import background_motion, dit
+from .checkpoint import Adapter, Base
+from .pose_control import PoseControl
+from .reference import Reference
+
+KEY = "animate_anywhere"
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is attached to a MODEL so far."""
+
+    extra_conds: Callable[..., dict]  # the model's own
+    pose_control: PoseControl | None = None
+    pose_strength: float = 1.0
+    has_reference: bool = False
+    reference_strength: float = 1.0
+    has_background_motion: bool = False
+
+
+def attach(
+    model: ModelPatcher,
+    adapter: Adapter,
+    pose_strength: float = 1.0,
+    reference_strength: float = 1.0,
+    background_motion_strength: float = 1.0,
+) -> ModelPatcher:
+    """A clone of ``model`` that obeys ``aa_pose`` and ``aa_reference`` in CONDITIONING.
+
+    A strength of 0 leaves its part out altogether. Raises ValueError when the model is no CogVideoX 1.5 I2V, when the
+    adapter was made for another width or depth, or when the model has the same group already.
+    """
+    dit.check_base(model)
+    _check_fit(model, adapter)
+    patched = model.clone()
+    before = patched.get_attachment(KEY) or Control(patched.get_model_object("extra_conds"))
+    control = _merge(before, adapter, pose_strength, reference_strength)
+    patched.set_attachments(KEY, control)
+    patched.add_object_patch("extra_conds", _extra_conds(patched, control))
+    patched.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
+    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _forward(control))
+    if adapter.pose_control is not None and pose_strength:
+        patched.set_additional_models(KEY, [adapter.pose_control])
+    if adapter.background_motion is not None and background_motion_strength:
+        background_motion.apply(patched, adapter.background_motion, background_motion_strength)
+    return patched
+
+
+def control_of(model: ModelPatcher) -> Control | None:
+    """What is attached to ``model``; None for a MODEL without adapters."""
+    return model.get_attachment(KEY)
+
+
+def _check_fit(model: ModelPatcher, adapter: Adapter) -> None:
+    expected, found = adapter.header.base, Base.of(model.get_model_object("diffusion_model"))
+    if expected != found:
+        raise ValueError(
+            f"adapter: it was made for {expected}; the model has {found.blocks} blocks of width {found.width}"
+            f"{'' if expected.text_width == found.text_width else f' and text of width {found.text_width}'}. "
+            "Load the adapter that belongs to this model, or the model that the adapter was made for."
+        )
+
+
+def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_strength: float) -> Control:
+    present = {
+        "pose_control": control.pose_control is not None,
+        "reference": control.has_reference,
+        "background_motion": control.has_background_motion,
+    }
+    for group, there in present.items():
+        if there and getattr(adapter, group) is not None:
+            raise ValueError(f"model: it has a {group} adapter already. Connect the model from before that adapter.")
+    if adapter.pose_control is not None:
+        control = replace(control, pose_control=adapter.pose_control.model, pose_strength=pose_strength)
+    if adapter.reference is not None:
+        control = replace(control, has_reference=True, reference_strength=reference_strength)
+    return replace(control, has_background_motion=present["background_motion"] or adapter.background_motion is not None)
+
+
+def _extra_conds(model: ModelPatcher, control: Control) -> Callable[..., dict]:
+    """The model's own extra_conds, and ours: called by the host once a run for each conditioning."""
+    core = model.model
+
+    def extra_conds(**kwargs) -> dict:
+        pose, reference = kwargs.get("aa_pose"), kwargs.get("aa_reference")
+        _check_adapters(control, [key for key in kwargs if key.startswith("aa_") and kwargs[key] is not None])
+        out = control.extra_conds(**kwargs)
+        noise, device = kwargs["noise"], kwargs["device"]
+        if pose is not None and control.pose_strength:
+            _check_pose(pose, noise)
+            out["aa_pose"] = comfy.conds.CONDNoiseShape(core.process_latent_in(pose.to(device)))
+        if reference is not None and control.reference_strength:
+            _check_reference(reference, core.diffusion_model.dim)
+            # Moved once here, so that it stays on the device for the whole run and leaves with it.
+            out["aa_reference"] = comfy.conds.CONDConstant(reference.to(device, core.get_dtype_inference()))
+        return out
+
+    return extra_conds
+
+
+def _check_adapters(control: Control, keys: list[str]) -> None:
+    known = {"aa_pose": control.pose_control is not None, "aa_reference": control.has_reference}
+    for key in keys:
+        if not known.get(key, False):
+            raise ValueError(
+                f"positive / negative: they carry {key} (put there by Encode Shot), but the model has no adapter that "
+                f"understands it. Apply an adapter that has this group with Apply Adapter, or take {key} off the shot."
+            )
+
+
+def _check_pose(pose: Tensor, noise: Tensor) -> None:
+    if pose.shape[2:] != noise.shape[2:]:
+        raise ValueError(
+            f"positive: the pose's latents are {tuple(pose.shape[2:])} (frames, height, width) and the latent to "
+            f"sample {tuple(noise.shape[2:])}. Take positive and latent from the same Encode Shot."
+        )
+
+
+def _check_reference(reference: Reference, width: int) -> None:
+    if reference.width != width:
+        raise ValueError(
+            f"positive: the reference was encoded by an adapter of width {reference.width}; the model has {width}. "
+            "Use the same adapter in Encode Reference and Apply Adapter."
+        )
+
+
+def _forward(control: Control) -> Callable:
+    """The wrapper around the transformer's forward. It takes the place of the innermost call only, so that other
+    wrappers (EasyCache, for one) go on working whichever was added first."""
+
+    def wrapper(executor: WrapperExecutor, *args, aa_pose=None, aa_reference=None, **kwargs) -> Tensor:
+        if aa_pose is None and aa_reference is None:
+            return executor(*args, **kwargs)
+        network = executor.class_obj
+
+        def forward(x, timestep, context, ofs=None, transformer_options=None, **_) -> Tensor:
+            options = transformer_options or {}
+            residuals, keys = None, ()
+            if aa_pose is not None:
+                pose = aa_pose.to(x)
+
+                def residuals(tokens: dit.Tokens):
+                    return control.pose_control.residuals(tokens, pose, control.pose_strength, options)
+
+            if aa_reference is not None:
+                keys = aa_reference.to(x.device, x.dtype).keys_for(network, control.reference_strength)
+            return dit.forward(network, x, timestep, context, ofs, options, residuals=residuals, extra_keys=keys)
+
+        inner = WrapperExecutor.new_class_executor(forward, network, executor.wrappers, executor.idx + 1)
+        return inner.execute(*args, **kwargs)
+
+    return wrapper
+
+
+def encode_reference(adapter: Adapter, latent: Tensor) -> Reference:
+    """Run the ReferenceNet once over ``latent`` [1, 16, 1, h, w] (VAE scale) of the character's picture.
+
+    Raises ValueError when the adapter has no ReferenceNet.
+    """
+    if adapter.reference is None:
+        groups = ", ".join(adapter.header.groups)
+        raise ValueError(f"adapter: it has no ReferenceNet (its groups: {groups}). Load one that has.")
+    patcher = adapter.reference
+    comfy.model_management.load_models_gpu([patcher])
+    device = patcher.load_device
+    dtype = patcher.model.dtype
+    scaled = adapter.header.base.latent_format.process_in(latent.float())
+    with torch.no_grad():
+        reference = patcher.model(scaled.to(device, dtype))
+    return reference.to(comfy.model_management.intermediate_device(), dtype)

@@ -1,0 +1,233 @@
+"""Adapter files: check, build, save.
+
+One safetensors file an adapter: tensors named ``group.key`` and, under the metadata key ``animate_anywhere``, a JSON
+header that says for which base they were trained, which groups there are, and where they come from.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from . import background_motion
+from .latents import CHANNELS, PATCH
+from .pose_control import PoseControl
+from .reference import ReferenceNet
+
+METADATA_KEY = "animate_anywhere"
+FORMAT = 1
+FAMILY = "cogvideox1.5-i2v"
+PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+CONTROLLED = 3 / 7  # of the base's blocks have a counterpart in ControlNet and ReferenceNet: 18 of 42 (section III-B)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model that an adapter fits."""
+
+    width: int
+    heads: int
+    blocks: int
+    time_width: int
+    text_width: int
+    family: str = FAMILY
+
+    @classmethod
+    def of(cls, network: nn.Module) -> "Base":
+        """What ``network`` (the host's CogVideoXTransformer3DModel) is."""
+        return cls(
+            width=network.dim,
+            heads=network.num_attention_heads,
+            blocks=len(network.blocks),
+            time_width=network.time_embedding_linear_2.out_features,
+            text_width=network.patch_embed.text_proj.in_features,
+        )
+
+    @property
+    def controlled_blocks(self) -> int:
+        return max(1, round(CONTROLLED * self.blocks))
+
+    @property
+    def latent_format(self) -> comfy.latent_formats.LatentFormat:
+        """The scale of latents, by the host's own rule (comfy/supported_models.py)."""
+        return comfy.latent_formats.CogVideoX1_5() if self.heads >= 48 else comfy.latent_formats.CogVideoX()
+
+    def __str__(self) -> str:
+        return f"{self.family}, {self.blocks} blocks of width {self.width}"
+
+
+@dataclass(frozen=True)
+class Header:
+    base: Base
+    groups: dict  # name -> {"tensors": int, "parameters": int}
+    training: dict = field(default_factory=lambda: {"stage": "untrained"})
+    licence: str = "GPL-3.0"
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What AA_ADAPTER carries. A group that the file does not have is None."""
+
+    header: Header
+    pose_control: comfy.model_patcher.ModelPatcher | None = None
+    reference: comfy.model_patcher.ModelPatcher | None = None
+    background_motion: dict[str, Tensor] | None = None
+
+
+def pose_control_for(base: Base, blocks: int | None = None, **place) -> PoseControl:
+    return PoseControl(base.width, base.heads, base.time_width, blocks or base.controlled_blocks, **place)
+
+
+def reference_for(base: Base, states: int | None = None, **place) -> ReferenceNet:
+    return ReferenceNet(
+        states=states or base.controlled_blocks,
+        num_attention_heads=base.heads,
+        attention_head_dim=base.width // base.heads,
+        in_channels=2 * CHANNELS,
+        time_embed_dim=base.time_width,
+        ofs_embed_dim=base.time_width,
+        text_embed_dim=base.text_width,
+        patch_size=PATCH,
+        patch_size_t=PATCH,
+        use_rotary_positional_embeddings=True,
+        **place,
+    )
+
+
+def _blocks_in(state: Mapping[str, Tensor]) -> int:
+    return len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+
+
+# group -> the network that its tensors fill. Their depth is the file's own, so that shallower adapters load too.
+NETWORKS = {
+    "pose_control": lambda base, state, **place: pose_control_for(base, _blocks_in(state), **place),
+    "reference": lambda base, state, **place: reference_for(base, _blocks_in(state) + 1, **place),
+}
+GROUPS = (*NETWORKS, "background_motion")
+
+
+def save(path: str | Path, base: Base, groups: Mapping[str, Mapping[str, Tensor]], **provenance) -> Header:
+    """Write an adapter. ``provenance``: ``training`` (stage, data, steps, …) and ``licence`` of the header.
+
+    The file appears under its name only when it is whole.
+    """
+    unknown = set(groups) - set(GROUPS)
+    if unknown:
+        raise ValueError(f"An adapter has the groups {', '.join(GROUPS)}; got {', '.join(sorted(unknown))}.")
+    sizes = {
+        name: {"tensors": len(state), "parameters": sum(value.numel() for value in state.values())}
+        for name, state in groups.items()
+    }
+    header = Header(base, sizes, **provenance)
+    tensors = {f"{name}.{key}": value.contiguous() for name, state in groups.items() for key, value in state.items()}
+    partial = Path(f"{path}.part")
+    safetensors.torch.save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(asdict(header))})
+    os.replace(partial, path)
+    return header
+
+
+def read(path: str | Path) -> tuple[Header, dict[str, dict[str, Tensor]]]:
+    """Header and groups of the adapter at ``path``; tensors stay mapped to the file.
+
+    Raises ValueError that says which file, what was expected and what was found.
+    """
+    path = Path(path)
+    if path.suffix.lower() in PICKLED:
+        raise ValueError(
+            f"adapter: {path.name} is a pickled checkpoint, which can run code when it is opened. Convert it once, in "
+            f"the pack's folder: python scripts/convert.py unpickle {path.name} {path.stem}.safetensors"
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = _parse_header(path, (file.metadata() or {}).get(METADATA_KEY))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"adapter: {path.name} ({path.stat().st_size:,} bytes) is cut off or no safetensors file ({error}). "
+            "Download or copy it again."
+        ) from error
+    groups = {name: _strip(tensors, name) for name in header.groups}
+    for name, expected in header.groups.items():
+        if len(groups[name]) != expected["tensors"]:
+            raise ValueError(
+                f"adapter: {path.name} should have {expected['tensors']} tensors in its group {name} and has "
+                f"{len(groups[name])}. The file is incomplete; get it again."
+            )
+    return header, groups
+
+
+def _parse_header(path: Path, text: str | None) -> Header:
+    if text is None:
+        raise ValueError(
+            f"adapter: {path.name} has no AnimateAnywhere header, so it is no adapter of this pack. A LoRA is loaded "
+            "with Load LoRA, a base model with Load Diffusion Model."
+        )
+    fields = json.loads(text)
+    if fields.get("format") != FORMAT:
+        raise ValueError(
+            f"adapter: {path.name} has format {fields.get('format')}; this version of the pack reads format {FORMAT}. "
+            "Update ComfyUI-AnimateAnywhere."
+        )
+    base = Base(**fields.pop("base"))
+    unknown = set(fields["groups"]) - set(GROUPS)
+    if base.family != FAMILY or unknown:
+        found = f"groups {', '.join(sorted(unknown))}" if unknown else f"a base of the family {base.family}"
+        raise ValueError(f"adapter: {path.name} has {found}, which this version of the pack does not know. Update it.")
+    return Header(base, **fields)
+
+
+def _strip(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    return {key[len(group) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{group}.")}
+
+
+def load(path: str | Path) -> Adapter:
+    """The adapter at ``path``, its networks under the host's memory management, in the file's own precision."""
+    header, groups = read(path)
+    parts = {}
+    for name, state in groups.items():
+        parts[name] = _patcher(Path(path), name, header.base, state) if name in NETWORKS else state
+    return Adapter(header, **parts)
+
+
+def _patcher(path: Path, group: str, base: Base, state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+    stored = next(iter(state.values())).dtype
+    # The host's own choice for a diffusion model, so that base and adapter compute alike.
+    dtype = comfy.model_management.unet_dtype(
+        model_params=sum(value.numel() for value in state.values()),
+        supported_dtypes=[torch.bfloat16, torch.float16, torch.float32],
+        weight_dtype=stored,
+    )
+    network = NETWORKS[group](base, state, device="meta", dtype=dtype, operations=comfy.ops.manual_cast)
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"adapter: group {group} of {path.name} does not fit its header ({base}): {error}") from error
+    network.to(dtype).eval().requires_grad_(False)
+    return comfy.model_patcher.CoreModelPatcher(
+        network,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+def fresh(
+    network: nn.Module, rank: int = 32, seed: int = 0, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, dict[str, Tensor]]:
+    """Groups of an untrained adapter for the base ``network``: copies of its blocks, joined by zeros (section IV-A)."""
+    base = Base.of(network)
+    return {
+        "pose_control": pose_control_for(base, dtype=dtype).start_from(network).state_dict(),
+        "reference": reference_for(base, dtype=dtype, operations=nn).start_from(network).state_dict(),
+        "background_motion": background_motion.build(network, rank, seed=seed, dtype=dtype),
+    }
