@@ -1,0 +1,162 @@
+"""Masks: the paper's blocks against a reading of its formula pixel by pixel, and edges that move and soften."""
+
+import math
+
+import pytest
+import torch
+from animate_anywhere.vision import mask as masks
+
+
+def blocks_of_the_paper(mask, block_height, block_width):
+    """Animate Anyone 2, eq. 2, pixel by pixel: M_f(i, j) = max of M_c over the block P_c^(k) that holds (i, j)."""
+    out = torch.zeros_like(mask)
+    for t in range(mask.shape[0]):
+        pixels = [(i, j) for i in range(mask.shape[1]) for j in range(mask.shape[2]) if mask[t, i, j] > 0.5]
+        if not pixels:
+            continue
+        top, left = min(i for i, _ in pixels), min(j for _, j in pixels)
+        bottom, right = max(i for i, _ in pixels), max(j for _, j in pixels)
+        for i in range(top, bottom + 1):
+            for j in range(left, right + 1):
+                block = ((i - top) // block_height, (j - left) // block_width)
+                out[t, i, j] = any(((y - top) // block_height, (x - left) // block_width) == block for y, x in pixels)
+    return out
+
+
+def random_masks(height, width, density):
+    generator = torch.Generator().manual_seed(height * 1000 + width)
+    return (torch.rand(4, height, width, generator=generator) < density).float()
+
+
+@pytest.mark.parametrize("size", [(23, 31), (40, 20), (1, 17), (30, 30)])
+@pytest.mark.parametrize("block", [(10, 10), (3, 7), (1, 1), (7, 64)])
+@pytest.mark.parametrize("density", [0.004, 0.03])
+def test_blocks_equal_the_papers_formula_on_random_masks(size, block, density):
+    mask = random_masks(*size, density)
+    assert torch.equal(masks.shape_agnostic(mask, *block), blocks_of_the_paper(mask, *block))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 0, 0), (0, 25, 0, 33), (7, 8, 9, 10), (0, 12, 0, 5), (14, 25, 20, 33), (0, 25, 32, 33)],
+    ids=["empty", "full", "one pixel", "top left corner", "bottom right corner", "last column"],
+)
+def test_blocks_equal_the_papers_formula_on_boxes_up_to_the_border(box):
+    mask = torch.zeros(1, 25, 33)
+    mask[:, box[0] : box[1], box[2] : box[3]] = 1
+    assert torch.equal(masks.shape_agnostic(mask), blocks_of_the_paper(mask, 10, 10))
+
+
+def test_blocks_cover_the_character_and_stay_in_its_box():
+    mask = torch.zeros(1, 64, 64)
+    mask[0, 5:48, 11] = mask[0, 20, 11:50] = 1  # a cross, so that most of the box is not character
+    blocks = masks.shape_agnostic(mask)
+    assert (blocks >= mask).all()
+    assert blocks[:, 5:48, 11:50].sum() == blocks.sum() > mask.sum()
+
+
+def test_soft_edges_count_from_one_half():
+    mask = torch.zeros(1, 30, 30)
+    mask[0, 10:20, 10:20] = 0.4
+    assert masks.shape_agnostic(mask).sum() == 0
+    mask[0, 12, 12] = 0.6
+    assert masks.shape_agnostic(mask).sum() == 1
+
+
+@pytest.mark.parametrize(("height", "width", "named"), [(0, 10, "block_height"), (10, -3, "block_width")])
+def test_a_block_below_one_pixel_is_named(height, width, named):
+    with pytest.raises(ValueError, match=f"{named} is"):
+        masks.shape_agnostic(torch.ones(1, 8, 8), height, width)
+
+
+@pytest.mark.parametrize("pixels", [1, 4, 9])
+def test_growing_one_pixel_gives_a_disc(pixels):
+    mask = torch.zeros(1, 31, 31)
+    mask[0, 15, 15] = 1
+    y, x = torch.meshgrid(torch.arange(31), torch.arange(31), indexing="ij")
+    disc = ((y - 15) ** 2 + (x - 15) ** 2 <= pixels**2).float()
+    assert torch.equal(masks.grow(mask, pixels)[0], disc)
+
+
+def test_shrinking_draws_the_outline_in_but_not_from_the_border():
+    mask = torch.zeros(1, 20, 20)
+    mask[0, 8:, 4:16] = 1
+    expected = torch.zeros(1, 20, 20)
+    expected[0, 10:, 6:14] = 1
+    assert torch.equal(masks.grow(mask, -2), expected)
+
+
+def test_an_empty_mask_stays_empty():
+    mask = torch.zeros(2, 20, 20)
+    for changed in (masks.shape_agnostic(mask), masks.grow(mask, 5), masks.grow(mask, -5), masks.feather(mask, 5)):
+        assert torch.equal(changed, mask)
+
+
+def test_zero_pixels_leave_a_soft_mask_as_it_is():
+    mask = torch.rand(2, 9, 9)
+    assert torch.equal(masks.grow(mask, 0), mask)
+    assert torch.equal(masks.feather(mask, 0), mask)
+
+
+@pytest.mark.parametrize("pixels", [1, 4, 12])
+def test_feather_ramps_over_its_width_and_keeps_the_outline(pixels):
+    mask = torch.zeros(1, 8, 80)
+    mask[..., 40:] = 1
+    row = masks.feather(mask, pixels)[0, 4]
+    assert (row.diff() >= -1e-6).all()
+    assert row[39] < 0.5 < row[40]
+    # Nothing changes beyond `pixels` on either side, and the ramp does fill that width.
+    assert torch.equal(row[: 40 - pixels], torch.zeros(40 - pixels))
+    assert torch.allclose(row[40 + pixels :], torch.ones(40 - pixels), atol=1e-6)  # the kernel's sum, in float32
+    assert 0 < row[40 - pixels] < row[39 + pixels] < 1
+    assert math.isclose(row[39] + row[40], 1, abs_tol=1e-5)
+
+
+def test_feather_leaves_the_border_of_the_picture_whole():
+    assert torch.allclose(masks.feather(torch.ones(1, 16, 16), 4), torch.ones(1, 16, 16), atol=1e-6)
+
+
+def test_negative_feather_is_named():
+    with pytest.raises(ValueError, match="feather is -1"):
+        masks.feather(torch.ones(1, 8, 8), -1)
+
+
+def test_one_mask_serves_every_frame():
+    frames = torch.rand(5, 8, 6, 3)
+    for mask in (torch.rand(8, 6), torch.rand(1, 8, 6)):
+        fitted = masks.fit_mask(mask, frames)
+        assert fitted.shape == (5, 8, 6)
+        assert torch.equal(fitted[4], mask.reshape(8, 6))
+
+
+@pytest.mark.parametrize(
+    ("mask", "frames", "message"),
+    [
+        ((3, 8, 6), (0, 8, 6, 3), "images: the video is empty"),
+        ((3, 8, 6), (5, 8, 6, 3), "mask: it has 3 frames, but images have 5"),
+        ((5, 8, 7), (5, 8, 6, 3), "mask: its size is 7×8 pixels, but images are 6×8"),
+        ((0, 8, 6), (5, 8, 6, 3), "mask: it is empty"),
+        ((5, 8, 6, 3), (5, 8, 6, 3), "mask: expected"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_named(mask, frames, message):
+    with pytest.raises(ValueError, match=message):
+        masks.fit_mask(torch.rand(mask), torch.rand(frames))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda mask, **k: masks.shape_agnostic(mask, **k), lambda mask, **k: masks.grow(mask, 2, **k)]
+)
+def test_progress_counts_frames_and_can_cancel(change):
+    done = []
+    change(torch.ones(3, 8, 8), progress=done.append)
+    assert done == [1, 2, 3]
+
+    def cancel(count):
+        done.append(count)
+        raise InterruptedError
+
+    done.clear()
+    with pytest.raises(InterruptedError):
+        change(torch.ones(3, 8, 8), progress=cancel)
+    assert done == [1]

@@ -1,0 +1,149 @@
+"""Character masks: the shape-agnostic mask of Animate Anyone 2, growing, feathering, and fitting a mask to its video.
+
+A pixel belongs to the character where the mask is above 0.5, which is also where feather() leaves the outline.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+INSIDE = 0.5
+BLOCK = 10  # px; "During inference, we set k_h = h/10 and k_w = w/10", Animate Anyone 2, section 3.2
+
+Progress = Callable[[int], None]
+
+
+def fit_mask(mask: Tensor, frames: Tensor) -> Tensor:
+    """``mask`` [T, H, W], [1, H, W] or [H, W] as [T, H, W], one a frame of ``frames`` [T, H, W, C]; a single mask is
+    repeated (a view, no copy).
+
+    Raises ValueError where ``frames`` is empty, or the two differ in length or in size.
+    """
+    count, height, width = frames.shape[:3]
+    if count == 0:
+        raise ValueError("images: the video is empty (0 frames). Wire a video or a picture with at least one frame.")
+    mask = three_dimensions(mask)
+    if mask.shape[1:] != (height, width):
+        raise ValueError(
+            f"mask: its size is {mask.shape[2]}×{mask.shape[1]} pixels, but images are {width}×{height}. Make the mask "
+            "from these images, or resize it to their size."
+        )
+    if mask.shape[0] == 1:
+        return mask.expand(count, -1, -1)
+    if mask.shape[0] != count:
+        raise ValueError(
+            f"mask: it has {mask.shape[0]} frames, but images have {count}. Make the mask from these images; a single "
+            "mask is also right, and serves for every frame."
+        )
+    return mask
+
+
+def three_dimensions(mask: Tensor) -> Tensor:
+    """``mask`` [H, W] or [T, H, W] as [T, H, W]. Raises ValueError for anything else, and for no frames at all."""
+    if mask.ndim not in (2, 3):
+        raise ValueError(f"mask: expected [frames, height, width], got {list(mask.shape)}. Wire a MASK, not an image.")
+    if mask.numel() == 0:
+        raise ValueError(f"mask: it is empty ({list(mask.shape)}). Wire a mask with at least one frame.")
+    return mask if mask.ndim == 3 else mask[None]
+
+
+def shape_agnostic(
+    mask: Tensor, block_height: int = BLOCK, block_width: int = BLOCK, progress: Progress | None = None
+) -> Tensor:
+    """Hide the character's outline in blocks: Animate Anyone 2, section 3.2, eq. 2.
+
+    The bounding box (h×w) of each frame's mask is split into k_h×k_w blocks, k_h = ⌈h / block_height⌉ and
+    k_w = ⌈w / block_width⌉. Blocks start at the box's top left corner and are block_height×block_width px; those of
+    the last row and column hold what remains of the box, so that nothing outside the box is covered. A block is 1
+    where any pixel of it is of the character.
+
+    ``mask`` [T, H, W] -> [T, H, W] of 0 and 1; a frame without the character stays empty. ``progress`` is called with
+    the number of frames done. Raises ValueError for block sizes below 1.
+    """
+    for name, value in (("block_height", block_height), ("block_width", block_width)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; a block needs at least 1 pixel. The paper uses {BLOCK}.")
+
+    def in_blocks(frame: np.ndarray) -> np.ndarray:
+        out = (frame > INSIDE).astype(np.uint8)
+        box = bounding_box(out)
+        out[box] = _fill_blocks(out[box], block_height, block_width)
+        return out
+
+    return _each_frame(mask, in_blocks, progress)
+
+
+def _fill_blocks(box: np.ndarray, block_height: int, block_width: int) -> np.ndarray:
+    """``box`` [h, w] with the maximum of its block in every pixel."""
+    height, width = box.shape
+    if not box.size:
+        return box
+    maxima = np.maximum.reduceat(box, np.arange(0, height, block_height), axis=0)  # [k_h, w]
+    maxima = np.maximum.reduceat(maxima, np.arange(0, width, block_width), axis=1)  # [k_h, k_w]
+    return maxima.repeat(block_height, 0)[:height].repeat(block_width, 1)[:, :width]
+
+
+def grow(mask: Tensor, pixels: int, progress: Progress | None = None) -> Tensor:
+    """Move the outline outwards by ``pixels`` (a disc), or inwards where negative: [T, H, W] -> [T, H, W] of 0 and 1.
+
+    The picture's border is no outline: a mask cut by it is not drawn back from it. 0 leaves the mask as it is.
+    """
+    if pixels == 0:
+        return three_dimensions(mask)
+    return _each_frame(mask, lambda frame: grow_frame(frame > INSIDE, pixels), progress)
+
+
+def grow_frame(inside: np.ndarray, pixels: int) -> np.ndarray:
+    """``inside`` [H, W] bool grown by ``pixels``, see grow()."""
+    out = inside.astype(np.uint8)
+    box = bounding_box(out, margin=max(pixels, 0) + 1)
+    near = out[box]
+    if pixels and near.size:
+        distance = cv2.distanceTransform(1 - near if pixels > 0 else near, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        out[box] = distance <= pixels if pixels > 0 else distance > -pixels
+    return out.astype(bool)
+
+
+def feather(mask: Tensor, pixels: int, progress: Progress | None = None) -> Tensor:
+    """Soften the edge, ``pixels`` to either side, the outline staying where the mask is 0.5: [T, H, W] -> [T, H, W].
+
+    Where the mask touches the picture's border it stays whole. 0 leaves the mask as it is. Raises ValueError below 0.
+    """
+    if pixels < 0:
+        raise ValueError(f"feather is {pixels}; it must be 0 (hard edge) or more pixels.")
+    if pixels == 0:
+        return three_dimensions(mask)
+    size = 2 * pixels + 1
+    sigma = pixels / 2.6  # the kernel's last weight is then about 3 % of its first: no visible step at its rim
+
+    def softened(frame: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(frame, (size, size), sigma, borderType=cv2.BORDER_REPLICATE)
+
+    return _each_frame(mask, softened, progress)
+
+
+def bounding_box(inside: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the box around everything in ``inside`` [H, W] bool or uint8, ``margin`` px wider on each
+    side but within the picture. Empty slices where there is nothing."""
+    height, width = inside.shape
+    x, y, w, h = cv2.boundingRect(inside.astype(np.uint8, copy=False))
+    if w == 0:
+        return slice(0, 0), slice(0, 0)
+    return (
+        slice(max(y - margin, 0), min(y + h + margin, height)),
+        slice(max(x - margin, 0), min(x + w + margin, width)),
+    )
+
+
+def _each_frame(mask: Tensor, change: Callable[[np.ndarray], np.ndarray], progress: Progress | None) -> Tensor:
+    """``change`` [H, W] -> [H, W] for every frame of ``mask``; the result is float32 on the mask's device."""
+    mask = three_dimensions(mask)
+    out = torch.empty(mask.shape, dtype=torch.float32)
+    for index, frame in enumerate(mask):
+        out[index] = torch.from_numpy(change(frame.float().cpu().numpy()))
+        if progress is not None:
+            progress(index + 1)
+    return out.to(mask.device)
