@@ -1,0 +1,24 @@
+# Everything runs in the host's own environment, which `make host` keeps in the user's cache folder (scripts/host.py).
+PYTHON3 ?= python3
+HOST = $(PYTHON3) scripts/host.py
+# Expanded when a recipe runs, so that the host is there by then; its progress goes to stderr, not in here.
+PYTHON = $$($(HOST) --python)
+
+.PHONY: help host demo test bench
+
+help:  ## show what there is to make
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+host:  ## get ComfyUI and its packages, and link the pack into it
+	@$(HOST)
+
+demo: host  ## animate a picture with a real video, into output/demo/
+	@$(PYTHON) scripts/demo.py
+
+test: host  ## lint, unit tests and the end-to-end test against a running ComfyUI
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pytest tests
+
+bench: host  ## measure speed and memory
+	@$(PYTHON) scripts/bench.py
