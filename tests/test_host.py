@@ -1,0 +1,270 @@
+"""scripts/host.py against a package index on this machine: what broke off goes on, what is there is left alone."""
+
+import hashlib
+import http.server
+import io
+import os
+import tarfile
+import threading
+import zipfile
+
+import host
+import pytest
+
+ARCHIVE = os.urandom(300_000)
+# A pip that only writes down what it was asked for, and fails when it reads the word that is to break.
+FAKE_PIP = """
+import os, sys
+with open(os.environ["FAKE_PIP_LOG"], "a") as log:
+    print(*sys.argv[1:], file=log)
+print("pip talks on stdout")
+sys.exit(os.environ.get("FAKE_PIP_BREAKS_AT", "never") in sys.argv)
+"""
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+class Index(http.server.ThreadingHTTPServer):
+    """A package index whose connections can break off, and which remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {}
+        self.breaks = []  # after how many bytes the next answers break off
+        self.ranges = True
+        self.asked = []  # (name, Range header)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        if self.path.startswith("/simple/"):
+            project = self.path.split("/")[2]
+            names = [name for name in self.server.files if name.startswith(project)]
+            page = "".join(f'<a href="../../files/{name}#sha256=0">{name}</a>' for name in names).encode()
+            return self.answer(200, page)
+        name = self.path.rsplit("/", 1)[-1]
+        content, start = self.server.files[name], 0
+        span = self.headers.get("Range")
+        self.server.asked.append((name, span))
+        if span and self.server.ranges:
+            start = int(span.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                return self.answer(416, b"")
+        return self.answer(206 if start else 200, content[start:], self.server.breaks)
+
+    def answer(self, status, content, breaks=()):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: breaks.pop(0)] if breaks else content)
+        self.close_connection = True
+
+
+@pytest.fixture
+def index(monkeypatch):
+    server = Index()
+    server.files["thing-1.tar.gz"] = ARCHIVE
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple/")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def url(index):
+    return host.find_url("thing", "thing-1.tar.gz")
+
+
+def test_the_index_page_leads_to_the_file(index):
+    assert url(index) == f"{index.url}/files/thing-1.tar.gz"
+    with pytest.raises(host.HostError, match=r"has no thing-2\.tar\.gz"):
+        host.find_url("thing", "thing-2.tar.gz")
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_broke(index, tmp_path):
+    index.breaks = [100_000, 50_000]
+    host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
+    assert (tmp_path / "thing").read_bytes() == ARCHIVE
+    assert [span for _, span in index.asked] == [None, "bytes=100000-", "bytes=150000-"]
+    assert not (tmp_path / "thing.part").exists()
+
+
+def test_a_later_run_goes_on_with_the_part_that_an_earlier_one_left(index, tmp_path):
+    index.breaks = [1000 * n for n in range(1, host.ATTEMPTS + 1)]
+    sleepless = pytest.MonkeyPatch()
+    sleepless.setattr(host.time, "sleep", lambda seconds: None)
+    with pytest.raises(host.HostError, match="run again"):
+        host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
+    sleepless.undo()
+    host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
+    assert index.asked[-1] == ("thing-1.tar.gz", "bytes=15000-")
+    assert (tmp_path / "thing").read_bytes() == ARCHIVE
+
+
+def test_a_server_without_ranges_starts_over(index, tmp_path):
+    index.ranges, index.breaks = False, [1000]
+    host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
+    assert (tmp_path / "thing").read_bytes() == ARCHIVE
+
+
+def test_a_part_that_is_complete_already_is_not_fetched_again(index, tmp_path):
+    (tmp_path / "thing.part").write_bytes(ARCHIVE)
+    host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
+    assert (tmp_path / "thing").read_bytes() == ARCHIVE
+
+
+def test_a_spoiled_part_is_deleted_and_fetched_anew(index, tmp_path):
+    (tmp_path / "thing.part").write_bytes(b"spoiled" * 100)
+    host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
+    assert (tmp_path / "thing").read_bytes() == ARCHIVE
+    assert [span for _, span in index.asked] == ["bytes=700-", None]
+
+
+def test_a_wrong_hash_is_an_error_after_one_retry_and_leaves_no_part(index, tmp_path, capfd):
+    with pytest.raises(host.HostError, match=r"is not the file that host\.toml pins"):
+        host.download(url(index), tmp_path / "thing", "0" * 64)
+    assert len(index.asked) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert "deleted" in capfd.readouterr().err
+
+
+# --- the whole host, with a ComfyUI of one file and a pip that only writes down what it was asked for ----------------
+
+
+def pins(comfyui, pip, numpy="1"):
+    return f"""
+[comfyui]
+version = "0"
+project = "comfy"
+archive = "comfy-1.tar.gz"
+sha256 = "{sha256(comfyui)}"
+folder = "comfy-1/vendor/ComfyUI"
+[pip]
+project = "pip"
+archive = "pip-1.whl"
+sha256 = "{sha256(pip)}"
+[packages]
+first = ["torch==1", "numpy=={numpy}"]
+second = ["pytest==1"]
+"""
+
+
+@pytest.fixture
+def place(index, tmp_path, monkeypatch):
+    """An empty place for a host, with everything it needs on the index."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in ("comfy-1/PKG-INFO", "comfy-1/vendor/ComfyUI/main.py", "comfy-1/vendor/ComfyUI/custom_nodes/a.py"):
+            tar.addfile(tarfile.TarInfo(name))
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("pip/__main__.py", FAKE_PIP)
+    index.files |= {"comfy-1.tar.gz": packed.getvalue(), "pip-1.whl": wheel.getvalue()}
+    toml = tmp_path / "host.toml"
+    toml.write_text(pins(packed.getvalue(), wheel.getvalue()))
+    monkeypatch.setattr(host, "PINS", toml)
+    monkeypatch.setattr(host, "DISK_GB", 0)
+    monkeypatch.setenv(host.PLACE, str(tmp_path / "place"))
+    monkeypatch.setenv("FAKE_PIP_LOG", str(tmp_path / "pip.log"))
+    return tmp_path / "place"
+
+
+def pip_calls(place):
+    """The packages of each installation that the fake pip was asked for."""
+    calls = (line.split() for line in (place.parent / "pip.log").read_text().splitlines())
+    return [[word for word in call if "==" in word] for call in calls if call[0] == "install"]
+
+
+BOTH = [["torch==1", "numpy==1"], ["pytest==1"]]
+
+
+def test_root_prepares_the_host_and_prints_its_folder_alone(place, capfd):
+    assert host.main(["--root"]) == 0
+    out, err = capfd.readouterr()
+    assert out == f"{place / 'ComfyUI-0'}\n"
+    assert "packages 2/2" in err and "pip talks on stdout" in err
+    assert (place / "ComfyUI-0" / "main.py").exists()
+    assert not (place / "ComfyUI-0" / "PKG-INFO").exists()
+    assert (place / "ComfyUI-0" / "custom_nodes" / host.LINK).resolve() == host.CLONE
+    assert pip_calls(place) == BOTH
+
+
+def test_python_is_an_interpreter_of_the_environment(place, capfd):
+    assert host.main(["--python"]) == 0
+    python = capfd.readouterr().out.strip()
+    assert host.run([python, "-c", "import sys; print(sys.prefix)"], capture=True).strip() == str(place / "environment")
+
+
+def test_a_complete_host_is_left_alone(place, index):
+    host.get()
+    asked = len(index.asked)
+    host.get()
+    assert len(index.asked) == asked
+    assert pip_calls(place) == BOTH
+
+
+def test_changed_pins_update_the_packages_and_keep_the_rest(place, index):
+    host.get()
+    asked = len(index.asked)
+    host.PINS.write_text(host.PINS.read_text().replace("numpy==1", "numpy==2"))
+    host.get()
+    assert len(index.asked) == asked
+    assert pip_calls(place) == [*BOTH, ["torch==1", "numpy==2"], ["pytest==1"]]
+
+
+def test_a_half_done_installation_is_finished_by_the_next_run(place, monkeypatch, capfd):
+    monkeypatch.setenv("FAKE_PIP_BREAKS_AT", "pytest==1")
+    assert host.main([]) == 1
+    out, err = capfd.readouterr()
+    assert out == "" and err.splitlines()[-1].endswith("run again to go on from there")
+    monkeypatch.delenv("FAKE_PIP_BREAKS_AT")
+    assert host.main([]) == 0
+    assert host.Host(place, host.PINS).is_complete()
+
+
+def test_a_vanished_interpreter_makes_a_new_environment(place):
+    python = host.get().python
+    python.unlink()
+    host.get()
+    assert os.access(python, os.X_OK)
+
+
+def test_two_runs_at_once_install_once(place):
+    threads = [threading.Thread(target=host.get) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pip_calls(place) == BOTH
+
+
+def test_another_clone_takes_over_the_link(place, monkeypatch, tmp_path):
+    link = host.get().root / "custom_nodes" / host.LINK
+    monkeypatch.setattr(host, "CLONE", tmp_path)
+    assert host.main(["--root"]) == 0
+    assert link.resolve() != tmp_path, "--root prepares nothing when all is there"
+    assert host.main([]) == 0
+    assert link.resolve() == tmp_path
+
+
+def test_without_a_network_there_is_one_clear_line(place, monkeypatch, capfd):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
+    assert host.main(["--root"]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "is there a network?" in err.splitlines()[-1] and "Traceback" not in err
+
+
+def test_too_small_a_disk_is_said_before_anything_is_installed(place, monkeypatch, capfd):
+    monkeypatch.setattr(host, "DISK_GB", 10**9)
+    assert host.main([]) == 1
+    assert f"set {host.PLACE} to another place" in capfd.readouterr().err.splitlines()[-1]
+    assert not (place / "environment").exists()
