@@ -167,14 +167,18 @@ def _forward(control: Control) -> Callable:
     return wrapper
 
 
-def encode_reference(adapter: Adapter, latent: Tensor) -> Reference:
-    """Run the ReferenceNet once over ``latent`` [1, 16, 1, h, w] (VAE scale) of the character's picture.
-
-    Raises ValueError when the adapter has no ReferenceNet.
-    """
+def check_has_reference(adapter: Adapter) -> None:
+    """Raise ValueError when ``adapter`` cannot read a character."""
     if adapter.reference is None:
         groups = ", ".join(adapter.header.groups)
         raise ValueError(f"adapter: it has no ReferenceNet (its groups: {groups}). Load one that has.")
+
+
+def encode_reference(adapter: Adapter, latent: Tensor) -> Reference:
+    """Run the ReferenceNet of ``adapter`` once.
+
+    latent: [1, 16, 1, h, w] of the character's picture, in the VAE's scale.
+    """
     patcher = adapter.reference
     comfy.model_management.load_models_gpu([patcher])
     device = patcher.load_device

@@ -4,14 +4,19 @@ A copy of the base's first blocks reads the picture of the character once, at ti
 state before its block i is offered to base block i as extra keys and values.
 """
 
+import math
 from dataclasses import dataclass
 
+import comfy.utils
 import torch
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from torch import Tensor, nn
 
 from . import dit
-from .latents import PATCH
+from .latents import PATCH, SIZE_STEP, check_size
+
+LARGEST = 1360 * 768  # pixels: what the 5B model was trained with; beyond it the features only grow
+GREY = 0.5  # zero in the VAE's input
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: the host compares conditions, and tensors have no truth value
@@ -63,3 +68,44 @@ class ReferenceNet(CogVideoXTransformer3DModel):
             tokens = dit.run_block(block, tokens, transformer_options or {})
             states.append(tokens.hidden)
         return Reference(tuple(states), tokens.grid[1:])
+
+
+def prepare_character(character: Tensor, mask: Tensor | None, width: int = 0, height: int = 0) -> Tensor:
+    """The first of ``character`` [T, H, W, 3 or 4], whole, fitted into ``width``×``height`` px: [1, height, width, 3].
+
+    mask: [T or 1, H, W], 1 where the person is; what lies outside becomes grey. A size of 0 is the picture's own, at
+    most LARGEST pixels. Raises ValueError, naming the socket, for an empty picture, another mask size or a bad size.
+    """
+    if character.ndim != 4 or not character.shape[0]:
+        raise ValueError(f"character: expected a picture, got none (shape {tuple(character.shape)}).")
+    if bool(width) != bool(height):
+        raise ValueError(f"width and height: give both or leave both at 0; got {width}×{height}.")
+    picture = character[:1, ..., :3]
+    if mask is not None:
+        if mask.shape[-2:] != picture.shape[1:3]:
+            sizes = [f"{shape[1]}×{shape[0]}" for shape in (mask.shape[-2:], picture.shape[1:3])]
+            raise ValueError(f"mask: it is {sizes[0]} px and the character's picture {sizes[1]} px; make them equal.")
+        weight = mask.reshape(-1, *mask.shape[-2:])[:1, ..., None]  # [1, H, W, 1]
+        picture = GREY + (picture - GREY) * weight.to(picture)
+    if not width:
+        width, height = _own_size(picture.shape[2], picture.shape[1])
+    check_size(width, height)
+    return _fit(picture, width, height)
+
+
+def _own_size(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, math.sqrt(LARGEST / (width * height)))
+    return tuple(max(SIZE_STEP, round(side * scale / SIZE_STEP) * SIZE_STEP) for side in (width, height))
+
+
+def _fit(picture: Tensor, width: int, height: int) -> Tensor:
+    """``picture`` [1, H, W, 3] scaled to fit, centred on grey [1, height, width, 3]."""
+    scale = min(width / picture.shape[2], height / picture.shape[1])
+    inner = [
+        max(1, min(side, round(own * scale))) for side, own in ((width, picture.shape[2]), (height, picture.shape[1]))
+    ]
+    small = comfy.utils.common_upscale(picture.movedim(-1, 1), *inner, "lanczos", "disabled").movedim(1, -1)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    fitted = torch.full((1, height, width, 3), GREY, dtype=small.dtype, device=small.device)
+    fitted[:, top : top + inner[1], left : left + inner[0]] = small.clamp(0, 1)
+    return fitted
