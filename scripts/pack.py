@@ -5,6 +5,8 @@ under one fixed name, with ComfyUI first on sys.path, as the host itself loads c
 """
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,25 +15,30 @@ NAME = "animate_anywhere"
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def use_host(root: str | Path, cpu: bool = True) -> None:
-    """Put ComfyUI's folder ``root`` first on sys.path and set it up as ``main.py --cpu`` would.
+def host_root() -> str:
+    """ComfyUI's folder: the one that scripts/host.py keeps, or another one named by ANIMATE_ANYWHERE_COMFYUI."""
+    named = os.environ.get("ANIMATE_ANYWHERE_COMFYUI")
+    if named:
+        return named
+    command = [sys.executable, ROOT / "scripts" / "host.py", "--root"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
-    Must run before anything imports ``comfy``.
+
+def load(cpu: bool = True) -> ModuleType:
+    """The pack as the module ``animate_anywhere``; afterwards ``from animate_anywhere.models import dit`` works.
+
+    ComfyUI is set up as by ``main.py --cpu`` (without ``cpu``: as by ``main.py``). Call it before importing ``comfy``.
     """
-    root = str(root)
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    if NAME in sys.modules:
+        return sys.modules[NAME]
+    sys.path.insert(0, host_root())
+    arguments, sys.argv = sys.argv, sys.argv[:1]  # the host parses sys.argv when it is imported; these are not for it
     from comfy.cli_args import args
 
     args.cpu = cpu
-
-
-def load() -> ModuleType:
-    """The pack as the module ``animate_anywhere``; afterwards ``from animate_anywhere.models import dit`` works."""
-    if NAME in sys.modules:
-        return sys.modules[NAME]
     spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     module = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
+    sys.argv = arguments
     return module
