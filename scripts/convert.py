@@ -1,0 +1,72 @@
+"""Change the form of weight files.
+
+    convert.py unpickle old.pt new.safetensors          a pickled state dict, read without running its code
+    convert.py background-motion adapter.safetensors lora.safetensors
+                                                        an adapter's background motion as an ordinary LoRA
+
+Run it with the environment that ComfyUI runs in, or with $(python3 scripts/host.py --python).
+"""
+
+import argparse
+import pickle
+import sys
+from pathlib import Path
+
+import pack
+
+
+def unpickle(source: Path, target: Path) -> str:
+    """Write the tensors of the pickled checkpoint ``source`` to ``target``. Only tensors and plain values are read."""
+    import safetensors.torch
+    import torch
+
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(f"{source.name} holds more than tensors, or is damaged, and is not opened: {error}") from error
+    for wrapper in ("state_dict", "model", "module"):
+        state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
+    tensors = {key: value.clone().contiguous() for key, value in state.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise ValueError(f"{source.name} has no tensors at its top level; its keys: {', '.join(map(str, state))[:200]}")
+    safetensors.torch.save_file(tensors, target)
+    return f"{len(tensors)} tensors"
+
+
+def background_motion(source: Path, target: Path) -> str:
+    """Write the background motion of the adapter ``source`` as a LoRA that the stock loaders read."""
+    pack.load()
+    import safetensors.torch
+    from animate_anywhere.models import checkpoint
+
+    header, groups = checkpoint.read(source)
+    if "background_motion" not in groups:
+        raise ValueError(f"{source.name} has no background motion; its groups: {', '.join(header.groups)}")
+    state = groups["background_motion"]
+    safetensors.torch.save_file(state, target, metadata={"base": str(header.base), "licence": header.licence})
+    return f"{len(state)} tensors, for {header.base}"
+
+
+COMMANDS = {"unpickle": unpickle, "background-motion": background_motion}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    if arguments.target.exists():
+        print(f"{arguments.target} exists already; choose another name", file=sys.stderr)
+        return 1
+    try:
+        done = COMMANDS[arguments.command](arguments.source, arguments.target)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{arguments.target}: {done}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
