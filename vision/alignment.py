@@ -1,0 +1,227 @@
+"""Where each frame of a video lies against the others: homographies, from points of the background alone.
+
+A homography is exact for a camera that turns or zooms in place and for a flat background; for a camera that walks
+through a room it follows the surface that holds most points.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+WORKING_SIZE = 960  # px, the longer side: points are found to about 0.05 px there, more pixels only cost time
+POINTS = 400
+FEWEST_POINTS = 12  # below this a homography through points with a few wrong ones is a guess
+WINDOW = 21  # px of the Lucas-Kanade window
+TOLERANCE = 1.5  # px: farther than this from where the camera says, a point moves by itself
+STANDS = 0.6  # px: a camera that never leaves its first place by more than this stands on a tripod
+SAME = 0.1  # px: two frames nearer than this are taken as they are, resampling would cost more than it mends
+FAR = 0.2  # of the picture's shorter side: a new keyframe is due,
+KEPT = 0.5  # and also when less than this share of its points is still there
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where the frames of a video lie.
+
+    ``to_shot`` [T, 3, 3] takes pixels (x, y, 1) of a frame to the plane of its shot's first frame; ``shot`` [T] numbers
+    the shots: frames on two sides of a cut cannot be compared. ``blind`` and ``cuts`` list the frames that could not
+    be followed (too little background in view; they are taken to lie where the frame before them does), and the first
+    frames after a cut. ``still``: the camera stands, and every homography is the identity.
+    """
+
+    to_shot: np.ndarray
+    shot: np.ndarray
+    size: tuple[int, int]  # height, width
+    still: bool
+    blind: tuple[int, ...] = ()
+    cuts: tuple[int, ...] = ()
+
+    def between(self, source: int | np.ndarray, target: int) -> np.ndarray:
+        """Homography from pixels of frame ``target`` to pixels of frame ``source``, [3, 3], or [S, 3, 3] where
+        ``source`` is an array of S frames."""
+        return np.linalg.inv(self.to_shot[source]) @ self.to_shot[target]
+
+    def same_place(self, source: int, target: int) -> bool:
+        """Whether the camera is at one place in both frames, so that pixels need no resampling."""
+        return self.still or float(displacement(self.between(source, target), self.size).max()) < SAME
+
+    def motion(self) -> float:
+        """How far the camera moves the picture, in px a frame, on average."""
+        moves = [
+            displacement(self.between(t, t + 1), self.size).mean()
+            for t in range(len(self.shot) - 1)
+            if self.shot[t] == self.shot[t + 1]
+        ]
+        return float(np.mean(moves)) if moves else 0.0
+
+
+def displacement(homography: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """How far [25] px ``homography`` [3, 3] moves a grid of points over a picture of ``size`` (height, width)."""
+    y, x = np.meshgrid(*(np.linspace(0, side - 1, 5) for side in size), indexing="ij")
+    points = np.stack([x.ravel(), y.ravel()], 1)
+    return np.linalg.norm(project(homography, points) - points, axis=1)
+
+
+def project(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """``points`` [P, 2] through ``homography`` [..., 3, 3] -> [..., P, 2]; points behind the camera become NaN."""
+    moved = np.concatenate([points, np.ones((len(points), 1))], 1) @ np.swapaxes(homography, -1, -2)  # [..., P, 3]
+    depth = np.where(moved[..., 2:] > 1e-6, moved[..., 2:], np.nan)
+    return moved[..., :2] / depth
+
+
+def align(frames: Tensor, hidden: np.ndarray, progress: Callable[[int], None] | None = None) -> Alignment:
+    """Follow the camera through ``frames`` [T, H, W, 3] by points outside ``hidden`` [T, H, W] (nonzero: not
+    background). ``progress`` is called with the number of frames done."""
+    path = _Path(size=frames.shape[1:3])
+    for t, frame in enumerate(frames):
+        path.add(t, *_working_view(frame, hidden[t]))
+        if progress is not None:
+            progress(t + 1)
+    return path.alignment()
+
+
+def _working_view(frame: Tensor, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Grey picture and background (uint8, 1 where points may be) of a frame at working size, and its scale."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, WORKING_SIZE / max(height, width))
+    grey = cv2.cvtColor(frame.float().cpu().numpy()[..., :3], cv2.COLOR_RGB2GRAY)
+    size = (round(width * scale), round(height * scale))
+    if scale < 1:
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        hidden = cv2.resize(hidden, size, interpolation=cv2.INTER_AREA)
+    # A point's window must not reach into the person, or the person drags it along.
+    person = cv2.dilate((hidden > 0).astype(np.uint8), np.ones((WINDOW // 2, WINDOW // 2), np.uint8))
+    return np.clip(grey * 255 + 0.5, 0, 255).astype(np.uint8), 1 - person, scale
+
+
+@dataclass
+class _View:
+    """A frame at working size: ``grey`` and ``background`` [h, w] uint8, ``points`` [N, 2] in its own pixels."""
+
+    index: int
+    grey: np.ndarray
+    background: np.ndarray
+    scale: float
+    points: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        apart = max(4.0, max(self.grey.shape) / 60)  # spread over the picture, not all on one rich texture
+        found = cv2.goodFeaturesToTrack(self.grey, POINTS, 0.003, apart, mask=self.background, blockSize=5)
+        self.points = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+
+    def full_size(self, points: np.ndarray) -> np.ndarray:
+        """Working pixels as pixels of the frame (their centres scale, not their corners)."""
+        return (points + 0.5) / self.scale - 0.5
+
+
+class _Path:
+    """The camera's path so far. Points are followed from a keyframe straight to each frame, so that their errors do not
+    add up from frame to frame; a new keyframe is taken when the camera has gone far or most points are lost."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = tuple(size)
+        self.to_shot: list[np.ndarray] = []
+        self.shot: list[int] = []
+        self.blind: list[int] = []
+        self.cuts: list[int] = []
+        self.key: _View | None = None
+        self.last: _View | None = None
+
+    def add(self, index: int, grey: np.ndarray, background: np.ndarray, scale: float) -> None:
+        view = _View(index, grey, background, scale)
+        if not self.to_shot:
+            self._place(view, np.eye(3), 0)
+            self.key = view
+            if len(view.points) < FEWEST_POINTS:
+                self.blind.append(index)
+            return
+        step = self._follow(view)
+        if step is not None:
+            self._place(view, self.to_shot[self.key.index] @ np.linalg.inv(step), self.shot[-1])
+            return
+        place, shot = self.to_shot[-1], self.shot[-1]
+        if min(len(view.points), len(self.key.points)) < FEWEST_POINTS:
+            self.blind.append(index)
+        else:
+            self.cuts.append(index)
+            place, shot = np.eye(3), shot + 1
+        self._place(view, place, shot)
+        if len(view.points) >= FEWEST_POINTS:
+            self.key = view
+
+    def _place(self, view: _View, to_shot: np.ndarray, shot: int) -> None:
+        self.to_shot.append(to_shot)
+        self.shot.append(shot)
+        self.last = view
+
+    def _follow(self, view: _View) -> np.ndarray | None:
+        """Homography from the keyframe's pixels to ``view``'s; None where there is none. May move the keyframe on to
+        the frame before, which shows the same places when the keyframe no longer does."""
+        far = None
+        for key in (self.key, self.last):
+            guess = np.linalg.inv(self.to_shot[self.last.index]) @ self.to_shot[key.index]
+            homography, kept = _homography(key, view, guess)
+            if homography is None:
+                continue
+            if key is self.key and (kept < KEPT or displacement(homography, self.size).mean() > FAR * min(self.size)):
+                far = homography
+                continue
+            self.key = key
+            return homography
+        return far
+
+    def alignment(self) -> Alignment:
+        to_shot = np.stack(self.to_shot)
+        still = not self.cuts and all(displacement(place, self.size).max() < STANDS for place in to_shot)
+        if still:
+            to_shot = np.broadcast_to(np.eye(3), to_shot.shape)
+        return Alignment(to_shot, np.array(self.shot), self.size, still, tuple(self.blind), tuple(self.cuts))
+
+
+def _homography(key: _View, view: _View, guess: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """Homography [3, 3] in full-size pixels from ``key`` to ``view``, and the share of the keyframe's points that
+    follow it; (None, 0) where the points do not agree on one."""
+    none = None, 0.0
+    if len(key.points) < FEWEST_POINTS:
+        return none
+    expected = (project(guess, key.full_size(key.points)) + 0.5) * view.scale - 0.5
+    start = np.where(np.isfinite(expected), expected, key.points).astype(np.float32)
+    options = {"winSize": (WINDOW, WINDOW), "maxLevel": 3, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+    there, found, _ = cv2.calcOpticalFlowPyrLK(key.grey, view.grey, key.points, start.copy(), **options)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(view.grey, key.grey, there, key.points.copy(), **options)
+    good = (found.ravel() > 0) & (found_back.ravel() > 0) & (np.linalg.norm(back - key.points, axis=1) < 0.5)
+    x, y = np.rint(np.nan_to_num(there, nan=-1)).astype(int).T
+    height, width = view.background.shape
+    good &= (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    good[good] &= view.background[y[good], x[good]] > 0
+    if good.sum() < FEWEST_POINTS:
+        return none
+    homography, inliers = _fit(key.full_size(key.points[good]), view.full_size(there[good]))
+    if homography is None or inliers < max(FEWEST_POINTS, 0.3 * good.sum()):
+        return none
+    return homography, inliers / len(key.points)
+
+
+def _fit(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray | None, int]:
+    """The simplest map from ``source`` to ``target`` [N, 2] px that explains the points, and how many follow it.
+
+    A similarity (shift, turn, zoom) stays sane where there are no points, behind the person above all; a homography is
+    used only where it is clearly closer.
+    """
+    best, best_error, best_count = None, np.inf, 0
+    similarity, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=TOLERANCE)
+    full, _ = cv2.findHomography(source, target, cv2.RANSAC, TOLERANCE)
+    if similarity is not None:
+        similarity = np.vstack([similarity, [0, 0, 1]])
+    for candidate, must_gain in ((similarity, 1.0), (full, 0.8)):
+        if candidate is None:
+            continue
+        errors = np.linalg.norm(project(candidate, source) - target, axis=1)
+        count = int((errors < TOLERANCE).sum())
+        error = float(np.sqrt(np.mean(np.minimum(np.nan_to_num(errors, nan=TOLERANCE), TOLERANCE) ** 2)))
+        if error < must_gain * best_error:
+            best, best_error, best_count = candidate, error, count
+    return best, best_count
