@@ -1,0 +1,139 @@
+"""Run ComfyUI for a while: on a folder of its own, with this pack as its only custom node, and gone at the end.
+
+python scripts/server.py           start it in a temporary folder and keep it until Ctrl-C
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import host as hosts
+
+# A server that nobody ends (its parent was killed) ends itself after this time.
+LIFE_S = 30 * 60
+
+
+class ServerError(Exception):
+    """ComfyUI did not start; the last lines of its log say why."""
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    folder: Path  # the base directory: input/, output/, custom_nodes/
+    log: Path
+    process: subprocess.Popen
+    start_s: float  # seconds from the start to the first answer
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+@contextmanager
+def running(
+    host: hosts.Host, folder: Path | None = None, with_pack: bool = True, timeout: float = 180, life: int = LIFE_S
+) -> Iterator[Server]:
+    """ComfyUI of ``host`` on the CPU, answering at ``Server.url``; it ends with the block, whatever happens in it.
+
+    ``folder`` is its base directory (a temporary one if None). ``timeout`` s to answer, ``life`` s at most to live.
+    """
+    with tempfile.TemporaryDirectory(prefix="comfyui-") as temporary:
+        folder = Path(folder or temporary).resolve()
+        lay_out(folder, with_pack)
+        started, port, log = time.monotonic(), free_port(), folder / "server.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command(host, folder, port),
+                cwd=folder,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=partial(signal.alarm, life),  # an alarm outlives exec, and kills who does not expect it
+            )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(url, process, log, timeout)
+            yield Server(url, folder, log, process, time.monotonic() - started)
+        finally:
+            end(process)
+
+
+def lay_out(folder: Path, with_pack: bool) -> None:
+    for name in ("custom_nodes", "input", "output", "user", "models"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    link = folder / "custom_nodes" / hosts.LINK
+    link.unlink(missing_ok=True)
+    if with_pack:
+        link.symlink_to(hosts.CLONE, target_is_directory=True)
+
+
+def command(host: hosts.Host, folder: Path, port: int) -> list[str]:
+    # Its own database: the default one lies in ComfyUI's folder, where two servers at once would fight for it.
+    options = {
+        "--listen": "127.0.0.1",
+        "--port": str(port),
+        "--base-directory": str(folder),
+        "--database-url": f"sqlite:///{folder / 'user' / 'comfyui.db'}",
+    }
+    flags = ["--cpu", "--disable-api-nodes", "--disable-auto-launch"]
+    return [str(host.python), str(host.root / "main.py"), *flags, *(word for pair in options.items() for word in pair)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/queue", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            pass
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        if process.poll() is not None:
+            raise ServerError(f"ComfyUI ended with status {process.returncode} while starting:\n{tail}")
+        if time.monotonic() > deadline:
+            raise ServerError(f"ComfyUI did not answer within {timeout:.0f} s:\n{tail}")
+        time.sleep(0.1)
+
+
+def end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main() -> int:
+    try:
+        with running(hosts.get(), life=24 * 3600) as server:
+            print(f"{server.url} after {server.start_s:.1f} s; log: {server.log}; Ctrl-C ends it")
+            server.process.wait()
+    except (hosts.HostError, ServerError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
