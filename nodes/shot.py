@@ -1,1 +1,180 @@
-NODES = []
+"""The shot: who, where and how it moves; and its encoding for the model."""
+
+import comfy.model_management
+import comfy.utils
+import node_helpers
+from comfy_api.latest import io, ui
+
+import nodes
+
+from ..models import clips, dit, latents
+from . import sockets
+
+
+def progress_of(steps: int) -> clips.Progress:
+    """The host's progress bar, and its cancel button, for work of ``steps`` steps."""
+    bar = comfy.utils.ProgressBar(steps)
+
+    def done(count: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(count)
+
+    return done
+
+
+def _report(shot: clips.Shot, asked: int, background, mask) -> str:
+    """What became of the inputs, in a few lines."""
+    frames = f"{asked} frames" if asked == shot.length else f"asked {asked}, using {shot.length} frames (8k+5)"
+    height, width = background.shape[1:3]
+    resized = "" if (width, height) == (shot.width, shot.height) else f", fitted from {width}×{height}"
+    kind = "video" if shot.has_environment else "one picture"
+    lines = [
+        f"Shot: {shot.width}×{shot.height} px, {frames}",
+        f"Background: {kind}{resized}",
+        f"Character: {'from the reference' if shot.reference is not None else 'none connected'}",
+    ]
+    if mask is not None:
+        lines.append("Mask: not used, the background is one picture" if shot.mask is None else "Mask: blanked in grey")
+    return "\n".join(lines)
+
+
+class Shot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "step": latents.SIZE_STEP}
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}Shot",
+            display_name="Shot",
+            category=sockets.SHOT,
+            description="Puts together what is to be animated: how the person moves, where, and who it is. "
+            "Frames are resized to the shot's size; the length is rounded down to one that the model can make.",
+            inputs=[
+                io.Image.Input("pose", tooltip="The pose video from Draw Pose, at least 5 frames. It sets the pace."),
+                io.Image.Input(
+                    "background",
+                    tooltip="The place without the person: one picture, which becomes the start of the video, or a "
+                    "video. Another aspect ratio is cropped at the centre.",
+                ),
+                sockets.Reference.Input(
+                    "reference", optional=True, tooltip="Who it is, from Encode Character Reference."
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Only with a background video: white where the character goes, from Shape-Agnostic Mask. "
+                    "The video is blanked there. As many frames as the background, or one for all.",
+                ),
+                io.Int.Input("width", **size, tooltip="Width in px, a multiple of 16. 0: follows from the pose video."),
+                io.Int.Input(
+                    "height", **size, tooltip="Height in px, a multiple of 16. 0: follows from the pose video."
+                ),
+                io.Int.Input(
+                    "length",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="Frames to use, from the first one on. 0: all. Rounded down to 5, 13, 21, 29, 37, 45, …",
+                ),
+            ],
+            outputs=[
+                sockets.Shot.Output("shot", tooltip="The shot, for Sample Shot or Encode Shot."),
+                io.String.Output("report", tooltip="Size, length, and what was changed to get there."),
+            ],
+            search_aliases=["animate", "scene", "pose and background"],
+        )
+
+    @classmethod
+    def execute(cls, pose, background, reference=None, mask=None, width=0, height=0, length=0) -> io.NodeOutput:
+        steps = len(pose) + len(background) + (0 if mask is None else len(mask))
+        shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress_of(steps))
+        asked = length or clips.available_frames(pose, background)
+        report = _report(shot, asked, background, mask)
+        return io.NodeOutput(shot, report, ui=ui.PreviewText(report))
+
+
+def encode(shot: clips.Shot, vae, positive: list, negative: list) -> tuple[list, list, dict]:
+    """positive and negative CONDITIONING with the shot in them, and the empty LATENT to sample."""
+    encoded = clips.encode(shot, vae, progress_of(2))
+    positive = node_helpers.conditioning_set_values(positive, encoded.conditions(positive=True))
+    negative = node_helpers.conditioning_set_values(negative, encoded.conditions(positive=False))
+    return positive, negative, {"samples": encoded.empty_latent()}
+
+
+class EncodeShot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}EncodeShot",
+            display_name="Encode Shot",
+            category=sockets.SHOT,
+            description="Puts a shot, or a part of it, into the conditioning, for the stock samplers. "
+            "Sample Shot does this by itself; use this node to sample in your own way.",
+            inputs=[
+                sockets.Shot.Input("shot", tooltip="From Shot."),
+                io.Vae.Input("vae", tooltip="The model's own VAE: CogVideoX's, or aa_tiny_vae with aa_tiny_base."),
+                io.Conditioning.Input("positive", tooltip="A prompt, or No Prompt."),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="A negative prompt, or No Prompt. It gets the background, and neither pose nor character: "
+                    "so guidance strengthens these two.",
+                ),
+                io.Int.Input(
+                    "start",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="First frame of the part, counted from 0.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "length",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="Frames of the part. 0: to the end of the shot. Rounded down to 5, 13, 21, 29, 37, 45, …",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", tooltip="With background, pose and character."),
+                io.Conditioning.Output("negative", tooltip="With the background alone."),
+                io.Latent.Output("latent", tooltip="Empty, in the size of the part; for the stock samplers."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, shot, vae, positive, negative, start=0, length=0) -> io.NodeOutput:
+        latents.check_vae(vae)
+        asked = shot.window(start, length)
+        part = asked.window(0, latents.valid_length(asked.length))
+        report = f"Frames {start} to {start + part.length - 1}: asked {asked.length}, using {part.length} (8k+5)"
+        return io.NodeOutput(*encode(part, vae, positive, negative), ui=ui.PreviewText(report))
+
+
+class NoPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}NoPrompt",
+            display_name="No Prompt",
+            category=sockets.SHOT,
+            description="An empty text for the model, so that no text encoder is needed. The character, the background "
+            "and the pose say what is to be seen.",
+            inputs=[io.Model.Input("model", tooltip="The CogVideoX 1.5 model that is to be sampled.")],
+            outputs=[io.Conditioning.Output("conditioning", tooltip="For both positive and negative.")],
+            search_aliases=["empty prompt", "zero conditioning"],
+        )
+
+    @classmethod
+    def execute(cls, model) -> io.NodeOutput:
+        return io.NodeOutput(no_prompt(model))
+
+
+def no_prompt(model) -> list:
+    """CONDITIONING without text for ``model``. Raises ValueError when it is not CogVideoX 1.5 I2V."""
+    dit.check_base(model)
+    width = model.get_model_object("diffusion_model").patch_embed.text_proj.in_features
+    return [[dit.no_text(width), {}]]
+
+
+NODES = [Shot, EncodeShot, NoPrompt]

@@ -1,0 +1,245 @@
+"""The Shot: what is to be animated, in pixels, for its whole length; its windows, their encoding, and joining clips."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import comfy.utils
+import torch
+from torch import Tensor
+
+from . import latents
+from .reference import GREY, Reference
+
+ASPECT_TOLERANCE = 0.02  # more would be seen as a stretched body
+CHUNK = 16  # frames resized between two calls of ``progress``
+
+Progress = Callable[[int], None]  # called with the number of units done; may raise to cancel
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity: tensors have no truth value
+class Shot:
+    """Who, where and how: what AA_SHOT carries. All frames have the shot's size; values are 0…1."""
+
+    length: int  # frames
+    background: Tensor  # [1, H, W, 3] a start picture, or [length, H, W, 3] the environment video
+    pose: Tensor | None = None  # [length, H, W, 3] the drawn pose
+    mask: Tensor | None = None  # [1 or length, H, W] of an environment video: 1 where the character goes
+    reference: Reference | None = None
+
+    @property
+    def width(self) -> int:
+        return self.background.shape[2]
+
+    @property
+    def height(self) -> int:
+        return self.background.shape[1]
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether the background is a video."""
+        return len(self.background) > 1
+
+    def window(self, start: int = 0, length: int = 0) -> "Shot":
+        """The ``length`` frames from frame ``start`` on as a shot of its own; 0: all that follow.
+
+        What has one frame for all times stays as it is. Raises ValueError when the window reaches outside.
+        """
+        if not 0 <= start < self.length:
+            raise ValueError(f"start: frame {start} is outside the shot. Its frames are 0 to {self.length - 1}.")
+        length = length or self.length - start
+        if length < 0 or start + length > self.length:
+            raise ValueError(
+                f"length: {length} frames from frame {start} on reach outside the shot of {self.length} frames. "
+                f"At most {self.length - start} are left from there."
+            )
+
+        def cut(frames: Tensor | None) -> Tensor | None:
+            return frames if frames is None or len(frames) == 1 else frames[start : start + length]
+
+        return replace(self, length=length, background=cut(self.background), pose=cut(self.pose), mask=cut(self.mask))
+
+
+def make_shot(
+    pose: Tensor,
+    background: Tensor,
+    reference: Reference | None = None,
+    mask: Tensor | None = None,
+    width: int = 0,
+    height: int = 0,
+    length: int = 0,
+    progress: Progress | None = None,
+) -> Shot:
+    """A shot from frames of any size.
+
+    pose: [T, H, W, 3], background: [1 or T, H, W, 3 or 4], mask: [1 or T, H, W] in the background's own size. A size of
+    0 follows from the pose video. A background of another aspect ratio is cropped at its centre, and its mask with it;
+    a mask on a still background has no meaning and is left out. ``length`` (0: all) is rounded down to 8k+5.
+    Raises ValueError, naming the socket, before any frame is touched.
+    """
+    _check_frames("pose", pose, latents.SHORTEST)
+    _check_frames("background", background, latents.SHORTEST if len(background) > 1 else 1)
+    mask = mask if len(background) > 1 else None
+    if mask is not None:
+        mask = mask.reshape(-1, *mask.shape[-2:])  # [H, W] -> [1, H, W]
+        _check_mask(mask, background)
+    width, height = _size(pose, width, height)
+    length = latents.valid_length(_asked_length(pose, background, length))
+    return Shot(
+        length=length,
+        background=_fit(background[:length, ..., :3], width, height, "lanczos", progress),
+        pose=_fit(pose[:length, ..., :3], width, height, "lanczos", progress),
+        # [T, H, W] -> [T, H, W, 1] and back
+        mask=None if mask is None else _fit(mask[:length, ..., None], width, height, "area", progress)[..., 0],
+        reference=reference,
+    )
+
+
+def _check_frames(name: str, frames: Tensor, shortest: int) -> None:
+    if frames.ndim != 4 or not frames.shape[0]:
+        raise ValueError(f"{name}: there are no frames in it (shape {tuple(frames.shape)}).")
+    if len(frames) < shortest:
+        raise ValueError(f"{name}: the video has {len(frames)} frames; a shot needs at least {shortest}.")
+
+
+def _check_mask(mask: Tensor, background: Tensor) -> None:
+    if len(mask) not in (1, len(background)):
+        raise ValueError(
+            f"mask: it has {len(mask)} frames and the background video {len(background)}. Make the mask from that "
+            "video, or give one mask for all frames."
+        )
+    if not _same_aspect(mask.shape[2], mask.shape[1], background.shape[2], background.shape[1]):
+        raise ValueError(
+            f"mask: it is {mask.shape[2]}×{mask.shape[1]} px and the background video {background.shape[2]}×"
+            f"{background.shape[1]} px. They must show the same picture."
+        )
+
+
+def _same_aspect(width: int, height: int, other_width: int, other_height: int) -> bool:
+    return abs(math.log(width * other_height / (height * other_width))) <= math.log(1 + ASPECT_TOLERANCE)
+
+
+def _size(pose: Tensor, width: int, height: int) -> tuple[int, int]:
+    """The shot's size in px. Raises ValueError where it does not suit the model or would stretch the pose."""
+    own_height, own_width = pose.shape[1:3]
+    if width and not height:
+        height = _to_step(width * own_height / own_width)
+    elif height and not width:
+        width = _to_step(height * own_width / own_height)
+    width, height = width or own_width, height or own_height
+    latents.check_size(width, height)
+    if not _same_aspect(width, height, own_width, own_height):
+        raise ValueError(
+            f"pose: the video is {own_width}×{own_height} px and the shot {width}×{height} px, which would stretch the "
+            f"body. Set AA_DrawPose's width and height to {width} and {height}."
+        )
+    return width, height
+
+
+def _to_step(side: float) -> int:
+    return max(1, round(side / latents.SIZE_STEP)) * latents.SIZE_STEP
+
+
+def _asked_length(pose: Tensor, background: Tensor, length: int) -> int:
+    """How many frames the artist wants. Raises ValueError where they are not there."""
+    there = available_frames(pose, background)
+    if length and not latents.SHORTEST <= length <= there:
+        raise ValueError(
+            f"length: {length} frames are asked for; choose {latents.SHORTEST} to {there}, the frames that pose and "
+            "background have, or 0 for all."
+        )
+    return length or there
+
+
+def available_frames(pose: Tensor, background: Tensor) -> int:
+    """For how many frames there is a pose and a background."""
+    return len(pose) if len(background) == 1 else min(len(pose), len(background))
+
+
+def _fit(frames: Tensor, width: int, height: int, method: str, progress: Progress | None) -> Tensor:
+    """``frames`` [T, H, W, C] covering ``width``×``height`` px, cropped at the centre: [T, height, width, C]."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    fitted = frames.new_empty(len(frames), height, width, frames.shape[-1])
+    for start in range(0, len(frames), CHUNK):
+        chunk = frames[start : start + CHUNK].movedim(-1, 1)  # BHWC -> BCHW
+        chunk = comfy.utils.common_upscale(chunk, width, height, method, "center")
+        fitted[start : start + CHUNK] = chunk.movedim(1, -1)
+        if progress is not None:
+            progress(len(chunk))
+    return fitted
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A shot in the model's language: latents in the VAE's scale, each [1, 16, t, h, w]."""
+
+    background: Tensor
+    pose: Tensor | None
+    reference: Reference | None
+
+    def conditions(self, positive: bool) -> dict:
+        """What goes into CONDITIONING. The negative lacks what guidance is to strengthen; the host then runs the two
+        branches apart, so that the unconditional one pays for no control."""
+        values = {"concat_latent_image": self.background}
+        if positive:
+            values |= {"aa_pose": self.pose, "aa_reference": self.reference}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def empty_latent(self) -> Tensor:
+        """Zeros in the shape that is to be sampled."""
+        return torch.zeros_like(self.background)
+
+
+def encode(shot: Shot, vae, progress: Progress | None = None) -> Encoded:
+    """Put a shot through the VAE; ``progress`` is called with 1 after each of two parts.
+
+    Of a start picture, latent frame 0 holds the picture and the others are zero (CogVideoX-I2V). Of an environment
+    video, every frame is there, with the character's region blanked (Animate Anyone 2, section 3.2).
+    Raises ValueError when the VAE is not CogVideoX's kind or the length not 8k+5.
+    """
+    latents.check_vae(vae)
+    if latents.valid_length(shot.length) != shot.length:
+        raise ValueError(
+            f"length: {shot.length} frames do not fill CogVideoX 1.5's latent frames; use "
+            f"{latents.valid_length(shot.length)} (8k+5)."
+        )
+    background = latents.encode_frames(vae, blank(shot.background, shot.mask))
+    if not shot.has_environment:
+        background = latents.first_frame_only(background, latents.latent_frames(shot.length))
+    if progress is not None:
+        progress(1)
+    pose = None if shot.pose is None else latents.encode_frames(vae, shot.pose)
+    if progress is not None:
+        progress(1)
+    return Encoded(background, pose, shot.reference)
+
+
+def blank(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """``frames`` [T, H, W, 3] with grey where ``mask`` [1 or T, H, W] is 1.
+
+    Grey is zero in the input of CogVideoX's VAE, "nothing" for a network that sees pictures as -1…1.
+    """
+    return frames if mask is None else torch.lerp(frames, torch.full_like(frames, GREY), mask[..., None].to(frames))
+
+
+def join(clips: Sequence[Tensor], overlap: int = 0) -> Tensor:
+    """Clips [T, H, W, 3] one after the other, without the first ``overlap`` frames of each that follows another.
+
+    Raises ValueError, naming the clip, when there are fewer than two, sizes differ, or nothing would be left of one.
+    """
+    if len(clips) < 2:
+        raise ValueError(f"clips: at least 2 are needed to stitch; there is {len(clips)}.")
+    if overlap < 0:
+        raise ValueError(f"overlap: {overlap} is not possible; choose 0 or more frames.")
+    clips = [clip[..., :3] for clip in clips]
+    first = clips[0].shape[1:]
+    for i, clip in enumerate(clips):
+        if not len(clip):
+            raise ValueError(f"clips: clip{i} is empty.")
+        if clip.shape[1:] != first:
+            size = " and ".join(f"{shape[1]}×{shape[0]} px" for shape in (clip.shape[1:], first))
+            raise ValueError(f"clips: clip{i} and clip0 differ in size: {size}. Make them equal first.")
+        if i and len(clip) <= overlap:
+            raise ValueError(f"overlap: of clip{i} with its {len(clip)} frames, an overlap of {overlap} leaves none.")
+    return torch.cat([clips[0], *(clip[overlap:] for clip in clips[1:])])

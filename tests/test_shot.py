@@ -1,0 +1,337 @@
+"""The Shot: putting it together, cutting it, encoding it; and joining clips."""
+
+import pytest
+import torch
+import toys
+from animate_anywhere.models import clips, latents
+from animate_anywhere.models.clips import Shot, make_shot
+from animate_anywhere.models.reference import Reference
+from animate_anywhere.nodes import shot as nodes
+
+REFERENCE = Reference((torch.zeros(1, 2, 8),), (1, 2))
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return toys.taehv_vae()
+
+
+def numbered(frames, width=32, height=16, channels=3):
+    """Frames that carry their number, as thousandths, in every pixel."""
+    return (torch.arange(frames) / 1000).view(-1, 1, 1, 1).expand(-1, height, width, channels)
+
+
+def numbers(frames):
+    return [round(float(frame.mean()) * 1000) for frame in frames]
+
+
+def noise(frames, width=32, height=16):
+    return torch.rand(frames, height, width, 3)
+
+
+# --- putting it together
+
+
+def test_a_shot_takes_size_and_length_from_the_pose():
+    shot = make_shot(numbered(21), noise(1))
+    assert (shot.width, shot.height, shot.length) == (32, 16, 21)
+    assert shot.background.shape == (1, 16, 32, 3) and shot.mask is None and not shot.has_environment
+    assert numbers(shot.pose) == list(range(21))
+
+
+def test_length_is_rounded_down_to_8k_plus_5():
+    shot = make_shot(numbered(48), noise(1))
+    assert shot.length == 45 and numbers(shot.pose) == list(range(45))
+
+
+def test_a_length_that_is_asked_for_is_rounded_down_too():
+    assert make_shot(numbered(48), noise(1), length=15).length == 13
+
+
+def test_the_shorter_of_pose_and_background_video_decides():
+    shot = make_shot(numbered(29), numbered(22))
+    assert shot.length == 21 and numbers(shot.background) == list(range(21))
+
+
+def test_every_input_is_brought_to_the_shots_size():
+    shot = make_shot(noise(5, 64, 32), noise(5, 100, 50), mask=torch.ones(5, 50, 100), width=32, height=16)
+    assert shot.pose.shape == shot.background.shape == (5, 16, 32, 3)
+    assert shot.mask.shape == (5, 16, 32)
+
+
+def test_one_side_follows_from_the_other_in_the_poses_aspect_ratio():
+    """In the nearest multiple of 16."""
+    shot = make_shot(noise(5, 96, 64), noise(1, 96, 64), width=48)
+    assert (shot.width, shot.height) == (48, 32)
+    shot = make_shot(noise(5, 96, 64), noise(1, 96, 64), height=64)
+    assert (shot.width, shot.height) == (96, 64)
+    shot = make_shot(noise(5, 854, 480), noise(1, 96, 64), width=512)
+    assert (shot.width, shot.height) == (512, 288)
+
+
+def test_a_background_of_another_aspect_ratio_is_cropped_at_its_centre():
+    """A 64×16 picture, black with a white middle half, on a 32×16 shot: only the middle is left."""
+    background = torch.zeros(1, 16, 64, 3)
+    background[:, :, 16:48] = 1
+    assert make_shot(noise(5), background).background.min() == 1
+
+
+def test_a_mask_is_cropped_with_its_background():
+    mask = torch.zeros(1, 16, 64)
+    mask[:, :, 16:48] = 1
+    assert make_shot(noise(5), noise(5, 64, 16), mask=mask).mask.min() == 1
+
+
+def test_transparency_is_dropped():
+    assert make_shot(noise(5), torch.rand(1, 16, 32, 4)).background.shape[-1] == 3
+
+
+def test_a_mask_without_frames_dimension_serves_all_frames():
+    assert make_shot(noise(5), noise(5), mask=torch.ones(16, 32)).mask.shape == (1, 16, 32)
+
+
+def test_a_mask_has_no_meaning_on_one_picture():
+    assert make_shot(noise(5), noise(1), mask=torch.ones(1, 16, 32)).mask is None
+
+
+def test_resizing_reports_each_frame_and_can_be_cancelled():
+    done = []
+    make_shot(noise(40, 64, 32), noise(1, 64, 32), width=32, progress=done.append)
+    assert sum(done) == 37 + 1
+
+    def cancel(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_shot(noise(40, 64, 32), noise(1, 64, 32), width=32, progress=cancel)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"pose": torch.zeros(0, 16, 32, 3)}, "pose: there are no frames"),
+        ({"pose": noise(4)}, "pose: the video has 4 frames; .* at least 5"),
+        ({"background": torch.zeros(0, 16, 32, 3)}, "background: there are no frames"),
+        ({"background": noise(3)}, "background: the video has 3 frames; .* at least 5"),
+        ({"mask": torch.ones(12, 16, 32)}, "mask: it has 12 frames and the background video 13"),
+        ({"mask": torch.ones(13, 32, 32)}, "mask: it is 32×32 px and the background video 32×16 px"),
+        ({"width": 40, "height": 16}, "width must be a multiple of 16 pixels; 40 is not. Nearest: (32|48)"),
+        ({"height": 10}, "height must be a multiple of 16 pixels; 10 is not. Nearest: 16"),
+        ({"pose": noise(13, 350, 350)}, "width must be a multiple of 16 pixels; 350 is not. Nearest: 352"),
+        ({"width": 32, "height": 32}, "pose: the video is 32×16 px and the shot 32×32 px.*AA_DrawPose's width and h"),
+        ({"length": 14}, "length: 14 frames are asked for; choose 5 to 13"),
+        ({"length": 4}, "length: 4 frames are asked for; choose 5 to 13"),
+        ({"length": -8}, "length: -8 frames"),
+    ],
+)
+def test_bad_input_is_refused_by_name_before_any_frame_is_touched(monkeypatch, inputs, message):
+    monkeypatch.delattr(clips.comfy.utils, "common_upscale")
+    with pytest.raises(ValueError, match=message):
+        make_shot(**{"pose": noise(13), "background": noise(13), **inputs})
+
+
+# --- cutting
+
+
+def test_a_window_cuts_all_that_changes_with_time_and_keeps_the_rest():
+    shot = make_shot(numbered(29), numbered(29), REFERENCE, numbered(29)[..., 0])
+    window = shot.window(8, 13)
+    assert window.length == 13 and (window.width, window.height) == (32, 16)
+    for frames in (window.pose, window.background, window.mask):
+        assert numbers(frames) == list(range(8, 21))
+    assert window.reference is REFERENCE
+
+
+def test_a_still_background_and_a_still_mask_stay_as_they_are():
+    still = make_shot(numbered(29), noise(1))
+    assert still.window(8, 13).background is still.background
+    masked = make_shot(numbered(29), numbered(29), mask=torch.ones(1, 16, 32))
+    assert masked.window(8, 13).mask is masked.mask
+
+
+def test_windows_of_windows_count_from_the_window():
+    shot = make_shot(numbered(45), noise(1))
+    assert numbers(shot.window(10, 20).window(5, 3).pose) == [15, 16, 17]
+
+
+def test_length_0_reaches_to_the_end():
+    assert numbers(make_shot(numbered(21), noise(1)).window(8).pose) == list(range(8, 21))
+
+
+def test_a_window_leaves_the_shot_as_it_was():
+    shot = make_shot(numbered(21), noise(1))
+    shot.window(8, 5)
+    assert shot.length == 21 and len(shot.pose) == 21
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "message"),
+    [
+        (-1, 5, "start: frame -1 is outside the shot. Its frames are 0 to 20"),
+        (21, 5, "start: frame 21 is outside"),
+        (17, 5, "length: 5 frames from frame 17 on reach outside the shot of 21 frames. At most 4"),
+        (0, -5, "length: -5 frames"),
+    ],
+)
+def test_a_window_outside_the_shot_is_refused(start, length, message):
+    with pytest.raises(ValueError, match=message):
+        make_shot(numbered(21), noise(1)).window(start, length)
+
+
+# --- encoding
+
+
+def test_a_start_picture_becomes_the_first_latent_frame_and_nothing_follows(vae):
+    shot = make_shot(noise(13), noise(1))
+    encoded = clips.encode(shot, vae)
+    assert encoded.background.shape == encoded.pose.shape == encoded.empty_latent().shape == (1, 16, 4, 2, 4)
+    assert torch.equal(encoded.background[:, :, :1], latents.encode_frames(vae, shot.background))
+    assert encoded.background[:, :, :1].std() > 0.01 and not encoded.background[:, :, 1:].any()
+
+
+def test_an_environment_video_is_encoded_in_every_frame(vae):
+    shot = make_shot(noise(13), noise(13))
+    encoded = clips.encode(shot, vae)
+    assert torch.equal(encoded.background, latents.encode_frames(vae, shot.background))
+
+
+def test_the_pose_goes_the_same_way(vae):
+    shot = make_shot(noise(13), noise(1))
+    assert torch.equal(clips.encode(shot, vae).pose, latents.encode_frames(vae, shot.pose))
+
+
+def test_what_is_behind_the_mask_does_not_reach_the_model(vae):
+    mask = torch.zeros(13, 16, 32)
+    mask[:, 4:12, 8:24] = 1
+    first, second = noise(13), noise(13)
+    second = torch.where(mask[..., None] == 1, second, first)
+    pose = noise(13)
+    one, other = (clips.encode(make_shot(pose, video, mask=mask), vae).background for video in (first, second))
+    assert torch.equal(one, other)
+    unmasked = [clips.encode(make_shot(pose, video), vae).background for video in (first, second)]
+    assert not torch.equal(*unmasked)
+
+
+def test_the_masked_region_is_zero_in_the_vaes_input():
+    """CogVideoX's VAE takes 2·x - 1."""
+    blanked = clips.blank(noise(5), torch.ones(1, 16, 32))
+    assert not (blanked * 2 - 1).any()
+
+
+def test_a_soft_mask_fades():
+    frames = torch.ones(1, 1, 3, 3)
+    blanked = clips.blank(frames, torch.tensor([[[0.0, 0.5, 1.0]]]))
+    torch.testing.assert_close(blanked[0, 0, :, 0], torch.tensor([1.0, 0.75, 0.5]))
+
+
+def test_a_window_of_another_length_is_not_encoded(vae):
+    with pytest.raises(ValueError, match=r"length: 12 frames .* use 5"):
+        clips.encode(make_shot(noise(13), noise(1)).window(0, 12), vae)
+
+
+def test_a_shot_without_pose_and_reference_is_plain_image_to_video(vae):
+    encoded = clips.encode(Shot(length=5, background=noise(1)), vae)
+    assert encoded.conditions(positive=True).keys() == {"concat_latent_image"}
+
+
+# --- the nodes
+
+
+def text():
+    return [[torch.zeros(1, 3, 24), {"other": 1}]]
+
+
+def test_shot_node_says_what_it_did():
+    out = nodes.Shot.execute(noise(48, 64, 32), noise(1, 100, 50), REFERENCE, torch.ones(1, 5, 5), 32, 16)
+    shot, report = out.result
+    assert shot.length == 45 and shot.reference is REFERENCE
+    assert report.splitlines() == [
+        "Shot: 32×16 px, asked 48, using 45 frames (8k+5)",
+        "Background: one picture, fitted from 100×50",
+        "Character: from the reference",
+        "Mask: not used, the background is one picture",
+    ]
+    assert out.ui.as_dict()["text"] == (report,)
+
+
+def test_encode_shot_strengthens_pose_and_character_by_guidance(vae):
+    shot = make_shot(noise(13), noise(1), REFERENCE)
+    positive, negative, latent = nodes.EncodeShot.execute(shot, vae, text(), text()).result
+    assert positive[0][1].keys() == {"other", "concat_latent_image", "aa_pose", "aa_reference"}
+    assert negative[0][1].keys() == {"other", "concat_latent_image"}
+    assert positive[0][1]["aa_reference"] is REFERENCE
+    assert latent["samples"].shape == (1, 16, 4, 2, 4) and not latent["samples"].any()
+
+
+def test_encode_shot_leaves_the_conditioning_it_got_alone(vae):
+    given = text()
+    nodes.EncodeShot.execute(make_shot(noise(5), noise(1)), vae, given, given)
+    assert given[0][1] == {"other": 1}
+
+
+def test_encode_shot_takes_a_part_and_says_which(vae):
+    shot = make_shot(noise(29), noise(29))
+    out = nodes.EncodeShot.execute(shot, vae, text(), text(), 8, 20)
+    positive, _, latent = out.result
+    assert latent["samples"].shape[2] == latents.latent_frames(13)
+    assert torch.equal(positive[0][1]["aa_pose"], latents.encode_frames(vae, shot.pose[8:21]))
+    assert out.ui.as_dict()["text"] == ("Frames 8 to 20: asked 20, using 13 (8k+5)",)
+
+
+@pytest.mark.parametrize(("start", "length", "message"), [(40, 0, "start: frame 40"), (0, 40, "length: 40")])
+def test_encode_shot_refuses_a_part_outside_the_shot(vae, start, length, message):
+    with pytest.raises(ValueError, match=message):
+        nodes.EncodeShot.execute(make_shot(noise(13), noise(1)), vae, text(), text(), start, length)
+
+
+def test_encode_shot_refuses_another_kind_of_vae():
+    with pytest.raises(ValueError, match="vae: .* 16 latent channels.* with 12"):
+        nodes.EncodeShot.execute(make_shot(noise(5), noise(1)), toys.taehv_vae(channels=12), text(), text())
+
+
+def test_no_prompt_is_zeros_of_the_models_text_width():
+    ((tokens, values),) = nodes.NoPrompt.execute(toys.cogvideox_patcher(text_embed_dim=40)).result[0]
+    assert tokens.shape == (1, 16, 40) and not tokens.any() and values == {}
+
+
+def test_no_prompt_for_a_t5_model_has_the_226_tokens_of_training():
+    ((tokens, _),) = nodes.NoPrompt.execute(toys.cogvideox_patcher(text_embed_dim=4096, num_layers=1)).result[0]
+    assert tokens.shape == (1, 226, 4096)
+
+
+def test_no_prompt_names_the_socket_of_a_wrong_model():
+    with pytest.raises(ValueError, match="model: .*1.5-5B-I2V"):
+        nodes.NoPrompt.execute(toys.cogvideox_patcher(in_channels=16))
+
+
+# --- joining
+
+
+def test_clips_are_joined_without_what_they_share():
+    joined = clips.join([numbered(5), numbered(5) + 0.003, numbered(4) + 0.007], overlap=2)
+    assert numbers(joined) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10]
+
+
+def test_clips_are_joined_whole_by_default():
+    assert numbers(clips.join([numbered(3), numbered(2)])) == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("parts", "overlap", "message"),
+    [
+        ([numbered(5)], 0, "clips: at least 2"),
+        ([numbered(5), numbered(5, 48, 16)], 0, "clips: clip1 and clip0 differ in size: 48×16 px and 32×16 px"),
+        ([numbered(5), numbered(0)], 0, "clips: clip1 is empty"),
+        ([numbered(5), numbered(5), numbered(3)], 3, "overlap: of clip2 with its 3 frames, an overlap of 3"),
+        ([numbered(5), numbered(5)], -1, "overlap: -1"),
+    ],
+)
+def test_clips_that_do_not_fit_are_refused(parts, overlap, message):
+    with pytest.raises(ValueError, match=message):
+        clips.join(parts, overlap)
