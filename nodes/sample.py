@@ -1,1 +1,225 @@
-NODES = []
+"""Sampler, schedule, one clip at once, and stitching clips together."""
+
+import time
+from itertools import pairwise
+
+import comfy.sample
+import comfy.utils
+import latent_preview
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..models import attach, clips, dit, latents, sampler
+from ..models.clips import join
+from . import shot as shots
+from . import sockets
+
+STEPS = {"default": 25, "min": 1, "max": 1000}
+_STEPS_TOOLTIP = "25 is a good start; 50 gives finer detail in twice the time."
+_METHOD_TOOLTIP = "cogvideox_dpm is what CogVideoX was released with. ddim adds no noise on the way: calmer and softer."
+
+
+def _method_input() -> io.Combo.Input:
+    return io.Combo.Input("method", options=list(sampler.METHODS), tooltip=_METHOD_TOOLTIP)
+
+
+class Sampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}Sampler",
+            display_name="CogVideoX Sampler",
+            category=sockets.SAMPLING,
+            description="A sampler for CogVideoX, for SamplerCustom and SamplerCustomAdvanced. KSampler and the "
+            "samplers of KSamplerSelect start CogVideoX from far too much noise.",
+            inputs=[_method_input()],
+            outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom or SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, method) -> io.NodeOutput:
+        return io.NodeOutput(sampler.CogVideoXSampler(method))
+
+
+class Schedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}Schedule",
+            display_name="CogVideoX Schedule",
+            category=sockets.SAMPLING,
+            description="The noise levels that CogVideoX is sampled at, evenly spaced at any number of steps.",
+            inputs=[
+                io.Model.Input("model", tooltip="The CogVideoX 1.5 model that is to be sampled."),
+                io.Int.Input("steps", **STEPS, tooltip=_STEPS_TOOLTIP),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="1: from pure noise. Less: change an existing latent only that much, in as many steps.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[io.Sigmas.Output("sigmas", tooltip="For SamplerCustom or SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps, denoise=1.0) -> io.NodeOutput:
+        dit.check_base(model)
+        return io.NodeOutput(sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise))
+
+
+def check_adapters(model, shot: clips.Shot) -> None:
+    """Raise ValueError when ``shot`` carries what no adapter on ``model`` understands."""
+    control = attach.control_of(model)
+    if shot.pose is not None and (control is None or control.pose_control is None):
+        raise ValueError(
+            "model: it cannot follow the shot's pose (aa_pose, from Shot). Put Apply AnimateAnywhere Adapter, with an "
+            "adapter that has a pose_control group, before it."
+        )
+    if shot.reference is None:
+        return
+    if control is None or not control.has_reference:
+        raise ValueError(
+            "model: it cannot take the shot's character (aa_reference, from Shot). Put Apply AnimateAnywhere Adapter, "
+            "with an adapter that has a reference group, before it."
+        )
+    width = model.get_model_object("diffusion_model").dim
+    if shot.reference.width != width:
+        raise ValueError(
+            f"shot: its reference was encoded by an adapter of width {shot.reference.width}; the model has {width}. "
+            "Use the same adapter in Encode Character Reference and Apply AnimateAnywhere Adapter."
+        )
+
+
+def _sample(model, positive: list, negative: list, latent: Tensor, sigmas: Tensor, seed: int, cfg: float, method: str):
+    """The host's own way from noise to latents [1, 16, t, h, w], in the shape of the empty ``latent``."""
+    return comfy.sample.sample_custom(
+        model,
+        comfy.sample.prepare_noise(latent, seed),
+        cfg,
+        sampler.CogVideoXSampler(method),
+        sigmas,
+        positive,
+        negative,
+        latent,
+        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+
+
+class SampleShot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}SampleShot",
+            display_name="Sample Shot",
+            category=sockets.SAMPLING,
+            description="Animates a shot: encodes it, samples the video and decodes it. "
+            "The same seed gives the same video.",
+            inputs=[
+                io.Model.Input("model", tooltip="CogVideoX 1.5 image-to-video with Apply AnimateAnywhere Adapter."),
+                io.Vae.Input("vae", tooltip="The model's own VAE: CogVideoX's, or aa_tiny_vae with aa_tiny_base."),
+                sockets.Shot.Input("shot", tooltip="From Shot."),
+                io.Conditioning.Input("positive", tooltip="A prompt, or No Prompt."),
+                io.Conditioning.Input("negative", tooltip="A negative prompt, or No Prompt."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Another seed gives another take of the same shot.",
+                ),
+                io.Int.Input("steps", **STEPS, tooltip=_STEPS_TOOLTIP),
+                io.Float.Input(
+                    "cfg",
+                    default=2.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="How much prompt, pose and character are insisted on. 1: as trained and twice as fast; too "
+                    "much burns colours.",
+                ),
+                _method_input(),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The video, as many frames as the shot has."),
+                io.String.Output("report", tooltip="What was made, with which settings, in what time."),
+            ],
+            search_aliases=["animate", "ksampler", "generate video"],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, vae, shot, positive, negative, seed, steps=25, cfg=2.5, method="cogvideox_dpm"
+    ) -> io.NodeOutput:
+        dit.check_base(model)
+        latents.check_vae(vae)
+        check_adapters(model, shot)
+        sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps)
+        clock = [time.perf_counter()]
+        positive, negative, latent = shots.encode(shot, vae, positive, negative)
+        clock.append(time.perf_counter())
+        samples = _sample(model, positive, negative, latent["samples"], sigmas, seed, cfg, method)
+        clock.append(time.perf_counter())
+        images = latents.decode_latents(vae, samples)
+        clock.append(time.perf_counter())
+        size = f"{len(images)} frames of {shot.width}×{shot.height} px"
+        report = f"{size}, seed {seed}, {steps} steps of {method}, cfg {cfg:g}\n{_times(clock, steps)}"
+        return io.NodeOutput(images, report, ui=ui.PreviewText(report))
+
+
+def _times(clock: list[float], steps: int) -> str:
+    encoding, sampling, decoding = (after - before for before, after in pairwise(clock))
+    return (
+        f"Encoding {encoding:.1f} s, sampling {sampling:.1f} s ({sampling / steps:.2f} s a step), "
+        f"decoding {decoding:.1f} s"
+    )
+
+
+class StitchClips(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        template = io.Autogrow.TemplatePrefix(
+            io.Image.Input("clip", tooltip="Frames of one clip."), prefix="clip", min=2, max=50
+        )
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}StitchClips",
+            display_name="Stitch Clips",
+            category=sockets.SAMPLING,
+            description="Joins clips of the same size into one video, in their order. "
+            "A new socket appears whenever the last one is connected.",
+            inputs=[
+                io.Autogrow.Input("clips", template=template, tooltip="The clips in their order, at least two."),
+                io.Int.Input(
+                    "overlap",
+                    default=0,
+                    min=0,
+                    max=10_000,
+                    tooltip="Frames at the start of each following clip that repeat the end of the one before; they "
+                    "are left out. 1 where a clip starts from the last frame of the one before.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="One video."),
+                io.String.Output("report", tooltip="Lengths of the clips and of the video."),
+            ],
+            search_aliases=["concatenate video", "join clips", "long video"],
+        )
+
+    @classmethod
+    def execute(cls, clips: io.Autogrow.Type, overlap=0) -> io.NodeOutput:
+        parts = list(clips.values())
+        images = join(parts, overlap)
+        lengths = " + ".join(str(len(part)) for part in parts)
+        left_out = f", without {overlap} at the start of each following clip" if overlap else ""
+        report = f"{len(images)} frames of {len(parts)} clips: {lengths}{left_out}"
+        return io.NodeOutput(images, report, ui=ui.PreviewText(report))
+
+
+NODES = [Sampler, Schedule, SampleShot, StitchClips]

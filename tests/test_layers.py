@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HOST_ONLY_IN_NODES = {"comfy_api", "folder_paths", "nodes", "server", "execution", "comfy_extras"}
+HOST_ONLY_IN_NODES = {
+    "comfy_api",
+    "folder_paths",
+    "nodes",
+    "server",
+    "execution",
+    "comfy_extras",
+    "node_helpers",
+    "latent_preview",
+}
 ALLOWED = {
     "models": {"torch", "einops", "safetensors", "comfy", ".models"},
     "vision": {"torch", "numpy", "cv2", "safetensors", ".vision"},

@@ -1,0 +1,229 @@
+"""From a shot to frames, in the host's own way, and the refusals before it."""
+
+from dataclasses import replace
+
+import comfy.model_management
+import comfy.utils
+import pytest
+import torch
+import toys
+from animate_anywhere.models import attach, checkpoint, clips, latents
+from animate_anywhere.models.reference import Reference
+from animate_anywhere.nodes import sample as nodes
+from animate_anywhere.nodes import shot as shots
+from comfy_api.latest import _io
+from comfy_extras import nodes_custom_sampler as stock
+
+FRAMES, WIDTH, HEIGHT = 5, 32, 16
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return toys.taehv_vae()
+
+
+@pytest.fixture(scope="module")
+def base():
+    return toys.cogvideox_patcher()
+
+
+def adapter_groups(base):
+    return checkpoint.fresh(base.model.diffusion_model, rank=4, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, base):
+    """Every part has an effect: zeros are filled."""
+    groups = adapter_groups(base)
+    generator = torch.Generator().manual_seed(1)
+    for group in groups.values():
+        for key, value in group.items():
+            if not value.any():
+                group[key] = 0.1 * torch.randn(value.shape, generator=generator)
+    path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
+    checkpoint.save(path, checkpoint.Base.of(base.model.diffusion_model), groups)
+    return checkpoint.load(path)
+
+
+@pytest.fixture(scope="module")
+def model(base, adapter):
+    return attach.attach(base, adapter)
+
+
+@pytest.fixture
+def shot(adapter):
+    character = attach.encode_reference(adapter, torch.randn(1, 16, 1, 2, 4))
+    pose, background = torch.rand(FRAMES, HEIGHT, WIDTH, 3), torch.rand(1, HEIGHT, WIDTH, 3)
+    return clips.make_shot(pose, background, character)
+
+
+def sample(model, vae, shot, seed=5, steps=2, **more):
+    text = shots.no_prompt(model)
+    return nodes.SampleShot.execute(model, vae, shot, text, text, seed, steps, **more)
+
+
+@pytest.mark.parametrize("method", ["cogvideox_dpm", "ddim"])
+def test_a_shot_becomes_exactly_its_frames(model, vae, shot, method):
+    shot = clips.make_shot(torch.rand(16, HEIGHT, WIDTH, 3), shot.background, shot.reference)
+    images, report = sample(model, vae, shot, method=method).result
+    assert images.shape == (13, HEIGHT, WIDTH, 3)
+    assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.01
+    assert report.startswith(f"13 frames of 32×16 px, seed 5, 2 steps of {method}, cfg 2.5\nEncoding ")
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(model, vae, shot):
+    first, again, other = (sample(model, vae, shot, seed).result[0] for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("change", ["pose", "background", "reference"])
+def test_each_part_of_the_shot_reaches_the_video(model, vae, shot, adapter, change):
+    other = {
+        "pose": shot.pose.flip(0),
+        "background": shot.background.flip(1),
+        "reference": attach.encode_reference(adapter, torch.randn(1, 16, 1, 2, 4)),
+    }
+    changed = replace(shot, **{change: other[change]})
+    assert not torch.equal(sample(model, vae, shot).result[0], sample(model, vae, changed).result[0])
+
+
+def test_the_stock_sampler_node_gives_the_same_video(model, vae, shot):
+    """Encode Shot, CogVideoX Sampler and Schedule, and SamplerCustomAdvanced, against Sample Shot."""
+    text = shots.no_prompt(model)
+    positive, negative, latent = shots.EncodeShot.execute(shot, vae, text, text).result
+    samples = stock.SamplerCustomAdvanced.execute(
+        stock.RandomNoise.execute(5).result[0],
+        stock.CFGGuider.execute(model, positive, negative, 2.5).result[0],
+        nodes.Sampler.execute("cogvideox_dpm").result[0],
+        nodes.Schedule.execute(model, 2).result[0],
+        latent,
+    ).result[0]["samples"]
+    assert torch.equal(latents.decode_latents(vae, samples), sample(model, vae, shot).result[0])
+
+
+def test_a_plain_shot_needs_no_adapter(base, vae):
+    plain = clips.Shot(length=5, background=torch.rand(1, HEIGHT, WIDTH, 3))
+    assert len(sample(base, vae, plain).result[0]) == 5
+
+
+def test_every_step_moves_the_hosts_progress_bar(model, vae, shot, monkeypatch):
+    shown = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda done, total, *_, **__: shown.append((done, total)))
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
+    sample(model, vae, shot, steps=3)
+    assert [step for step in shown if step[1] == 3] == [(1, 3), (2, 3), (3, 3)]
+    assert shown[:2] == [(1, 2), (2, 2)]  # the two parts of encoding
+
+
+def test_cancel_in_mid_sampling_stops_within_the_step(model, vae, shot, monkeypatch):
+    shown = []
+
+    def cancel(done, total, *_, **__):
+        shown.append((done, total))
+        if (done, total) == (1, 5):
+            comfy.model_management.interrupt_current_processing()
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(model, vae, shot, steps=5)
+    assert shown[-1] == (1, 5)
+
+
+def test_cancel_during_encoding_stops_before_sampling(model, vae, shot, monkeypatch):
+    comfy.model_management.interrupt_current_processing()
+    monkeypatch.setattr(nodes, "_sample", lambda *_: pytest.fail("sampled"))
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(model, vae, shot)
+
+
+# --- refusals
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Nothing may be encoded or sampled."""
+    monkeypatch.setattr(clips, "encode", lambda *_: pytest.fail("encoded"))
+
+
+@pytest.mark.usefixtures("no_work")
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"in_channels": 16}, "model: this CogVideoX 1.5 takes 16 latent channels"),
+            ({"patch_size_t": None, "ofs_embed_dim": None}, "model: this is a CogVideoX 1.0 or 2B model"),
+        ],
+    )
+    def test_another_model(self, vae, shot, changes, message):
+        other = toys.cogvideox_patcher(**changes)
+        with pytest.raises(ValueError, match=message):
+            nodes.SampleShot.execute(other, vae, shot, [], [], 0)
+        with pytest.raises(ValueError, match=message):
+            nodes.Schedule.execute(other, 25)
+
+    def test_another_vae(self, model, shot):
+        with pytest.raises(ValueError, match="vae: CogVideoX needs a video VAE with 16 latent channels"):
+            sample(model, toys.taehv_vae(channels=12), shot)
+
+    def test_a_pose_without_its_adapter(self, base, vae, shot):
+        with pytest.raises(ValueError, match="model: .*aa_pose, from Shot.*Apply AnimateAnywhere Adapter"):
+            sample(base, vae, shot)
+
+    def test_a_character_without_its_adapter(self, base, vae, adapter, shot, tmp_path):
+        groups = {"pose_control": adapter_groups(base)["pose_control"]}
+        path = tmp_path / "pose_only.safetensors"
+        checkpoint.save(path, adapter.header.base, groups)
+        with pytest.raises(ValueError, match="model: .*aa_reference, from Shot"):
+            sample(attach.attach(base, checkpoint.load(path)), vae, shot)
+
+    def test_a_character_of_another_width(self, model, vae):
+        foreign = Reference((torch.zeros(1, 2, 8),), (1, 2))
+        shot = clips.make_shot(torch.rand(5, 16, 16, 3), torch.rand(1, 16, 16, 3), foreign)
+        with pytest.raises(ValueError, match="shot: its reference .* width 8; the model has 128"):
+            sample(model, vae, shot)
+
+    def test_no_steps(self, model, vae, shot):
+        with pytest.raises(ValueError, match="steps: 0"):
+            sample(model, vae, shot, steps=0)
+
+
+# --- the other nodes
+
+
+def test_schedule_gives_the_end_of_it_for_less_denoise(base):
+    whole, part = (nodes.Schedule.execute(base, steps, denoise).result[0] for steps, denoise in ((20, 1.0), (5, 0.25)))
+    assert whole.shape == (21,) and torch.equal(part, whole[-6:])
+
+
+def stitch(*parts, **more):
+    return nodes.StitchClips.execute({f"clip{i}": part for i, part in enumerate(parts)}, **more)
+
+
+def test_stitched_clips_are_one_video():
+    images, report = stitch(torch.zeros(5, 8, 8, 3), torch.ones(5, 8, 8, 3), overlap=1).result
+    assert images.shape == (9, 8, 8, 3) and images[:5].max() == 0 and images[5:].min() == 1
+    assert report == "9 frames of 2 clips: 5 + 5, without 1 at the start of each following clip"
+
+
+def test_stitch_clips_says_which_clip_does_not_fit():
+    with pytest.raises(ValueError, match="clip2 and clip0 differ in size"):
+        stitch(torch.zeros(5, 8, 8, 3), torch.zeros(5, 8, 8, 3), torch.zeros(5, 8, 16, 3))
+
+
+def test_a_queued_prompt_reaches_stitch_clips_through_its_growing_sockets():
+    """The host takes "clips.clip0" of an API prompt apart; at least two are demanded."""
+    schema = nodes.StitchClips.INPUT_TYPES()
+    assert "clips" in schema["required"]
+    expanded, _, v3_data = _io.get_finalized_class_inputs(schema, {"clips.clip0": 1, "clips.clip1": 1, "overlap": 1})
+    assert {"clips.clip0", "clips.clip1"} <= expanded["required"].keys()
+    assert "clips.clip2" in expanded["optional"]
+    nested = _io.build_nested_inputs({"clips.clip0": "a", "clips.clip1": "b", "overlap": 0}, v3_data)
+    assert nested == {"clips": {"clip0": "a", "clip1": "b"}, "overlap": 0}
