@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 WORKING_SIZE = 960  # px, the longer side: points are found to about 0.05 px there, more pixels only cost time
-POINTS = 400
+POINTS = 300
 FEWEST_POINTS = 12  # below this a homography through points with a few wrong ones is a guess
 WINDOW = 21  # px of the Lucas-Kanade window
 TOLERANCE = 1.5  # px: farther than this from where the camera says, a point moves by itself
@@ -89,11 +89,12 @@ def _working_view(frame: Tensor, hidden: np.ndarray) -> tuple[np.ndarray, np.nda
     scale = min(1.0, WORKING_SIZE / max(height, width))
     grey = cv2.cvtColor(frame.float().cpu().numpy()[..., :3], cv2.COLOR_RGB2GRAY)
     size = (round(width * scale), round(height * scale))
+    person = (hidden > 0).astype(np.uint8) * 255
     if scale < 1:
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        hidden = cv2.resize(hidden, size, interpolation=cv2.INTER_AREA)
+        person = cv2.resize(person, size, interpolation=cv2.INTER_AREA)
     # A point's window must not reach into the person, or the person drags it along.
-    person = cv2.dilate((hidden > 0).astype(np.uint8), np.ones((WINDOW // 2, WINDOW // 2), np.uint8))
+    person = cv2.dilate((person > 0).astype(np.uint8), np.ones((WINDOW // 2, WINDOW // 2), np.uint8))
     return np.clip(grey * 255 + 0.5, 0, 255).astype(np.uint8), 1 - person, scale
 
 

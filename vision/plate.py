@@ -4,7 +4,9 @@ What the person hides in one frame is taken from the frames that saw it, after a
 invented (Telea's inpainting), once, and carried to the other frames, so that it does not flicker.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -19,11 +21,15 @@ METHODS = ("temporal", "telea")
 GROW = 8  # px: motion blur, hair and contact shadow reach this far beyond a good mask
 EDGE = 4  # px over which the fill fades into the frame, outside the grown mask
 RING = 12  # px around it where two frames' light is compared
+SHY = 12  # px beside the grown mask where shadows and the mask's own errors are likely: second choice to take from
+GLIMPSE = 3  # frames: background seen for so short between two hidden moments is a lapse of the mask, mostly
 SAMPLES = 5  # sightings of a pixel whose median is taken
 SOURCES = 14  # frames to look at for further sightings of pixels that have one already
 NEAR = 30  # frames: a sighting this far in time counts half
-PLANNED = 400_000  # points × frames tested at once for what they saw: bounds time and memory for long videos
+PLANNED = 300_000  # points × frames tested at once for what they saw: bounds time and memory for long videos
 TELEA_RADIUS = 4  # px
+THREADS = 8  # frames at a time, at most: each needs some ten pictures' worth of memory
+CLEAR, BESIDE, HIDDEN = 0, 128, 255  # trust in a pixel as background; in this order, so that blends are cautious
 WORTH_CARRYING = 32  # px: smaller holes are invented in each frame, nobody sees them differ
 CARRIES = 8  # times that an invented patch is offered to the other frames
 
@@ -76,45 +82,68 @@ def clean_background(
 
 
 def _hidden(mask: Tensor, grow: int) -> np.ndarray:
-    """What the person hides: ``mask`` [T, H, W] grown, as uint8 of 0 and 255."""
-    hidden = np.empty(tuple(mask.shape), np.uint8)
+    """What the person hides: ``mask`` [T, H, W] grown, as bool."""
+    hidden = np.empty(tuple(mask.shape), bool)
     for frame, out in zip(mask, hidden):
         out[:] = grow_frame((frame > INSIDE).cpu().numpy(), grow)
-    hidden *= 255
     return hidden
 
 
+def _trust(hidden: np.ndarray) -> np.ndarray:
+    """How far the pixels of ``hidden`` [T, H, W] can be trusted to show background: uint8 of CLEAR, BESIDE, HIDDEN."""
+    blocked = hidden.copy()
+    for length in range(1, GLIMPSE + 1):
+        for first in range(1, len(hidden) - length):
+            blocked[first : first + length] |= hidden[first - 1] & hidden[first + length]
+    trust = np.empty(hidden.shape, np.uint8)
+    for frame, inside in zip(trust, blocked):
+        frame[:] = np.where(inside, HIDDEN, np.where(grow_frame(inside, SHY), BESIDE, CLEAR))
+    return trust
+
+
 class _Cleaner:
-    """One video on its way to its plate. ``hidden`` and ``unfilled`` are [T, H, W] uint8 of 0 and 255: what the person
-    hides, and what of it is not filled yet."""
+    """One video on its way to its plate. ``hidden``, ``unfilled`` (what of it is not filled yet) and ``trust`` are
+    [T, H, W]."""
 
     def __init__(self, frames: Tensor, hidden: np.ndarray) -> None:
         self.sources = frames[..., :3].float().cpu().contiguous().numpy()
         self.clean = self.sources.copy()
         self.hidden = hidden
         self.unfilled = hidden.copy()
+        self.trust: np.ndarray | None = None
         self.alignment: Alignment | None = None
 
     def temporal(self, progress: Progress) -> Plate:
         count = len(self.hidden)
+        self.trust = _trust(self.hidden)
         self.alignment = align(torch.from_numpy(self.sources), self.hidden, progress)
-        for t in range(count):
-            self._fill(t)
-            progress(count + t + 1)
+        self._each(self._fill, range(count), lambda done: progress(count + done))
         invented = self.unfilled.copy()
         self._invent(lambda: progress(2 * count))
         return self._plate(invented)
 
     def telea(self, progress: Progress) -> Plate:
-        for t in range(len(self.hidden)):
-            self._inpaint(t)
-            progress(t + 1)
+        whole = self.hidden.all(axis=(1, 2))
+        usable = np.flatnonzero(~whole)
+        self._each(self._inpaint, usable, progress)
+        for t in np.flatnonzero(whole):  # nothing to start from: the nearest frame stands in
+            self.clean[t] = self.clean[usable[np.abs(usable - t).argmin()]]
+        progress(len(whole))
         return self._plate(self.hidden)
+
+    def _each(self, work: Callable[[int], None], frames: Iterable[int], progress: Progress) -> None:
+        """``work`` for every frame, several at a time: they write to nothing but their own frame."""
+        pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+        try:
+            for done, _ in enumerate(pool.map(work, frames)):
+                progress(done + 1)
+        finally:
+            pool.shutdown(cancel_futures=True)  # a cancelled run leaves at once
 
     def _plate(self, invented: np.ndarray) -> Plate:
         return Plate(
             torch.from_numpy(self.clean),
-            torch.from_numpy(invented).gt(0).float(),
+            torch.from_numpy(invented).float(),
             np.count_nonzero(self.hidden, axis=(1, 2)),
             np.count_nonzero(invented, axis=(1, 2)),
             self.alignment,
@@ -123,7 +152,7 @@ class _Cleaner:
     def _fill(self, t: int) -> None:
         """Fill frame ``t`` from the frames that saw what is hidden in it."""
         for sightings in (SAMPLES, 1):  # the second round finds the specks that the first one's coarse plan overlooked
-            hole = self.unfilled[t] > 0
+            hole = self.unfilled[t]
             chosen = self._choose(t, hole, sightings)
             if not chosen:
                 return
@@ -132,7 +161,7 @@ class _Cleaner:
             colour, seen = self._combine(t, box, fade > 0, chosen)
             clean = self.clean[t][box]
             clean += (fade * seen)[..., None] * (colour - clean)
-            self.unfilled[t][box][seen] = 0
+            hole[box][seen] = False
 
     def _choose(self, t: int, hole: np.ndarray, sightings: int) -> list[int]:
         """Frames to look at for ``hole`` [H, W] of frame ``t``: greedily those that saw most of what no chosen frame
@@ -144,13 +173,14 @@ class _Cleaner:
             return []
         apart = -(-len(y) // max(256, min(4096, PLANNED // len(others))))
         points = np.stack([x[::apart], y[::apart]], 1)  # [P, 2]
-        saw = self._saw(others, t, points).astype(np.float32)  # [S, P]
+        trust = self._trust_at(others, t, points)  # [S, P]
+        saw = np.where(trust == CLEAR, 1, np.where(trust == BESIDE, 1 / SAMPLES, 0)).astype(np.float32)
         near = 1 / (1 + np.abs(others - t) / NEAR)
         times = np.zeros(len(points))
         chosen = []
-        for wanted, least, most in ((1, 0, len(others)), (sightings, 0.02 * len(points), SOURCES)):
+        for enough, least, most in ((1e-3, 0, len(others)), (sightings, 0.02 * len(points), SOURCES)):
             while len(chosen) < most:
-                gain = near * (saw @ (times < wanted).astype(np.float32))
+                gain = near * (saw @ (times < enough).astype(np.float32))
                 best = int(gain.argmax())
                 if gain[best] <= least:
                     break
@@ -159,62 +189,60 @@ class _Cleaner:
                 saw[best] = 0
         return chosen
 
-    def _saw(self, others: np.ndarray, t: int, points: np.ndarray) -> np.ndarray:
-        """Whether each of the frames ``others`` [S] saw the background at ``points`` [P, 2] (x, y) of frame ``t``:
-        [S, P] bool."""
+    def _trust_at(self, others: np.ndarray, t: int, points: np.ndarray) -> np.ndarray:
+        """What ``trust`` the frames ``others`` [S] give to ``points`` [P, 2] (x, y) of frame ``t``: [S, P]."""
         if self.alignment.still:
-            return self.hidden[others[:, None], points[:, 1], points[:, 0]] == 0
+            return self.trust[others[:, None], points[:, 1], points[:, 0]]
         height, width = self.hidden.shape[1:]
         there = np.rint(np.nan_to_num(project(self.alignment.between(others, t), points), nan=-1))  # [S, P, 2]
         x, y = np.clip(there, -1, max(height, width)).astype(int).transpose(2, 0, 1)
         inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-        return inside & (self.hidden[others[:, None], y * inside, x * inside] == 0)
+        return np.where(inside, self.trust[others[:, None], y * inside, x * inside], HIDDEN)
 
     def _combine(
         self, t: int, box: tuple[slice, slice], wanted: np.ndarray, chosen: list[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The median of what the ``chosen`` frames show in ``box`` of frame ``t`` where ``wanted`` [h, w]: colour
-        [h, w, 3], and where any of them saw the background [h, w]."""
-        index = np.flatnonzero(wanted)
-        samples = np.full((SAMPLES, len(index), 3), np.inf, np.float32)
-        count = np.zeros(len(index), int)
+        [h, w, 3], and where any of them saw the background [h, w]. Where one saw it clear of the person, those that
+        saw it close beside do not count."""
+        y, x = np.nonzero(wanted)
+        ring = self._ring(t, box)
+        samples = np.empty((SAMPLES, len(y), 3), np.float32)
+        count, clear = np.zeros(len(y), int), np.zeros(len(y), bool)
         for source in chosen:
-            colour, seen = self._look(source, t, box)
-            colour = colour + self._light(t, box, colour, seen)
-            take = np.flatnonzero(seen.ravel()[index] & (count < SAMPLES))
-            samples[count[take], take] = colour.reshape(-1, 3)[index[take]]
+            colour, trust = self._look(source, t, box)
+            light = _light(self.sources[t][box], colour, trust, ring)
+            trust = trust[y, x]
+            better = (trust == CLEAR) & ~clear
+            count[better], clear[better] = 0, True
+            take = np.flatnonzero(((trust == CLEAR) | (trust <= BESIDE) & ~clear) & (count < SAMPLES))
+            samples[count[take], take] = colour[y[take], x[take]] + light
             count[take] += 1
-        samples.sort(axis=0)
-        middle = [np.maximum(k, 0)[None, :, None] for k in ((count - 1) // 2, count // 2)]
-        median = sum(np.take_along_axis(samples, k, 0)[0] for k in middle) / 2
         colour, seen = np.zeros((*wanted.shape, 3), np.float32), np.zeros(wanted.shape, bool)
-        seen.ravel()[index] = count > 0
-        colour.reshape(-1, 3)[index] = np.where(count[:, None] > 0, median, 0)
-        return np.clip(colour, 0, 1), seen
+        colour[y, x] = np.clip(_median(samples, count), 0, 1)
+        seen[y, x] = count > 0
+        return colour, seen
 
     def _look(self, source: int, t: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-        """What frame ``source`` shows in ``box`` of frame ``t``: colour [h, w, 3], and where it saw the background."""
+        """What frame ``source`` shows in ``box`` of frame ``t``: colour [h, w, 3] and its trust [h, w]."""
         if self.alignment.same_place(source, t):
-            return self.sources[source][box], self.hidden[source][box] == 0
+            return self.sources[source][box], self.trust[source][box]
         there = self.alignment.between(source, t)
         colour = _warp(self.sources[source], there, box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        return colour, _warp(self.hidden[source], there, box, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 255) == 0
+        return colour, _warp(self.trust[source], there, box, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, HIDDEN)
 
-    def _light(self, t: int, box: tuple[slice, slice], colour: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """How much brighter [3] frame ``t`` is than ``colour`` [h, w, 3] of another frame, where both see the
-        background: cameras change their exposure, and lamps flicker."""
-        both = np.flatnonzero(seen & (self.hidden[t][box] == 0))
-        if len(both) < 100:
-            return np.zeros(3, np.float32)
-        both = both[:: len(both) // 2000 + 1]
-        return np.median(self.sources[t][box].reshape(-1, 3)[both] - colour.reshape(-1, 3)[both], axis=0)
+    def _ring(self, t: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+        """Some pixels (rows, columns) of ``box`` where frame ``t`` shows its own background."""
+        y, x = np.nonzero(~self.hidden[t][box])
+        apart = len(y) // 4000 + 1
+        return y[::apart], x[::apart]
 
     def _invent(self, progress: Callable[[], None]) -> None:
         """Inpaint what no frame saw, the largest holes first, and carry it to the other frames."""
         sizes = np.count_nonzero(self.unfilled, axis=(1, 2))
         carries = 0
         for t in np.argsort(-sizes, kind="stable"):
-            hole = self.unfilled[t] > 0
+            hole = self.unfilled[t].copy()
             if not hole.any():
                 continue
             self._inpaint(t)
@@ -230,9 +258,9 @@ class _Cleaner:
         if not hole[box].size:
             return
         picture = np.rint(self.clean[t][box] * 255).astype(np.uint8)
-        picture = cv2.inpaint(picture, np.ascontiguousarray(hole[box]), TELEA_RADIUS, cv2.INPAINT_TELEA)
-        np.copyto(self.clean[t][box], picture / np.float32(255), where=hole[box][..., None] > 0)
-        hole[:] = 0
+        picture = cv2.inpaint(picture, hole[box].astype(np.uint8), TELEA_RADIUS, cv2.INPAINT_TELEA)
+        np.copyto(self.clean[t][box], picture / np.float32(255), where=hole[box][..., None])
+        hole[:] = False
 
     def _carry(self, source: int, patch: np.ndarray, t: int) -> None:
         """Put the part of ``patch`` [H, W] invented in frame ``source`` into the hole of frame ``t``."""
@@ -241,12 +269,30 @@ class _Cleaner:
         if not hole[box].size:
             return
         there = self.alignment.between(source, t)
-        light = self._light(t, box, *self._look(source, t, box))
+        light = _light(self.sources[t][box], *self._look(source, t, box), self._ring(t, box))
         colour = _warp(self.clean[source], there, box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE) + light
         shows = _warp(patch.astype(np.uint8), there, box, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-        put = (shows > 0) & (hole[box] > 0)
+        put = (shows > 0) & hole[box]
         np.copyto(self.clean[t][box], np.clip(colour, 0, 1), where=put[..., None])
-        hole[box][put] = 0
+        hole[box][put] = False
+
+
+def _light(own: np.ndarray, other: np.ndarray, trust: np.ndarray, ring: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """How much brighter [3] a frame's ``own`` [h, w, 3] is than the ``other`` frame's picture of the same place, where
+    both show background: cameras change their exposure, and lamps flicker."""
+    y, x = (place[trust[ring] <= BESIDE] for place in ring)
+    return np.median(own[y, x] - other[y, x], axis=0) if len(y) >= 100 else np.zeros(3, np.float32)
+
+
+def _median(samples: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The median [P, 3] of the first ``count`` [P] of ``samples`` [S, P, 3], which are sorted in place; 0 where there
+    is none."""
+    for number, sample in enumerate(samples):
+        sample[count <= number] = np.inf
+    samples.sort(axis=0)
+    middle = [np.maximum(k, 0)[None, :, None] for k in ((count - 1) // 2, count // 2)]
+    median = sum(np.take_along_axis(samples, k, 0)[0] for k in middle) / 2
+    return np.where(count[:, None] > 0, median, 0)
 
 
 def _warp(
