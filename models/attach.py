@@ -4,7 +4,7 @@ Everything goes through the ModelPatcher (object patch, wrapper, weight patches,
 loaders, LoRA, quantised weights, offloading and caching go on working and the original MODEL stays untouched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import comfy.conds
@@ -98,14 +98,13 @@ def _extra_conds(model: ModelPatcher, control: Control) -> Callable[..., dict]:
 
     def extra_conds(**kwargs) -> dict:
         pose, reference = kwargs.get("aa_pose"), kwargs.get("aa_reference")
-        _check_adapters(control, [key for key in kwargs if key.startswith("aa_") and kwargs[key] is not None])
+        check_conditions(control, core.diffusion_model.dim, kwargs)
         out = control.extra_conds(**kwargs)
         noise, device = kwargs["noise"], kwargs["device"]
         if pose is not None and control.pose_strength:
             _check_pose(pose, noise)
             out["aa_pose"] = comfy.conds.CONDNoiseShape(core.process_latent_in(pose.to(device)))
         if reference is not None and control.reference_strength:
-            _check_reference(reference, core.diffusion_model.dim)
             # Moved once here, so that it stays on the device for the whole run and leaves with it.
             out["aa_reference"] = comfy.conds.CONDConstant(reference.to(device, core.get_dtype_inference()))
         return out
@@ -113,14 +112,30 @@ def _extra_conds(model: ModelPatcher, control: Control) -> Callable[..., dict]:
     return extra_conds
 
 
-def _check_adapters(control: Control, keys: list[str]) -> None:
-    known = {"aa_pose": control.pose_control is not None, "aa_reference": control.has_reference}
-    for key in keys:
-        if not known.get(key, False):
+def check_conditions(control: Control | None, width: int, conditions: Mapping[str, object]) -> None:
+    """Raise ValueError when a model of ``width`` with ``control`` cannot take the ``conditions`` {key: value}.
+
+    Values of None, and keys that are not ours, are passed over. The error names the key and the node that brings it.
+    """
+    parts = {
+        "aa_pose": ("pose_control", control is not None and control.pose_control is not None),
+        "aa_reference": ("reference", control is not None and control.has_reference),
+    }
+    for key, value in conditions.items():
+        if not key.startswith("aa_") or value is None:
+            continue
+        group, there = parts.get(key, (key.removeprefix("aa_"), False))
+        if not there:
             raise ValueError(
-                f"positive / negative: they carry {key} (put there by Encode Shot), but the model has no adapter that "
-                f"understands it. Apply an adapter that has this group with Apply Adapter, or take {key} off the shot."
+                f"model: it has no adapter for {key}, which the shot brings (Shot, Encode Shot). Put Apply "
+                f"AnimateAnywhere Adapter before it, with an adapter that has a {group} group."
             )
+    reference = conditions.get("aa_reference")
+    if reference is not None and reference.width != width:
+        raise ValueError(
+            f"model: its width is {width}, and the shot's reference was encoded by an adapter of width "
+            f"{reference.width}. Use one adapter in Encode Character Reference and Apply AnimateAnywhere Adapter."
+        )
 
 
 def _check_pose(pose: Tensor, noise: Tensor) -> None:
@@ -128,14 +143,6 @@ def _check_pose(pose: Tensor, noise: Tensor) -> None:
         raise ValueError(
             f"positive: the pose's latents are {tuple(pose.shape[2:])} (frames, height, width) and the latent to "
             f"sample {tuple(noise.shape[2:])}. Take positive and latent from the same Encode Shot."
-        )
-
-
-def _check_reference(reference: Reference, width: int) -> None:
-    if reference.width != width:
-        raise ValueError(
-            f"positive: the reference was encoded by an adapter of width {reference.width}; the model has {width}. "
-            "Use the same adapter in Encode Reference and Apply Adapter."
         )
 
 

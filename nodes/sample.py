@@ -73,25 +73,8 @@ class Schedule(io.ComfyNode):
 
 def check_adapters(model, shot: clips.Shot) -> None:
     """Raise ValueError when ``shot`` carries what no adapter on ``model`` understands."""
-    control = attach.control_of(model)
-    if shot.pose is not None and (control is None or control.pose_control is None):
-        raise ValueError(
-            "model: it cannot follow the shot's pose (aa_pose, from Shot). Put Apply AnimateAnywhere Adapter, with an "
-            "adapter that has a pose_control group, before it."
-        )
-    if shot.reference is None:
-        return
-    if control is None or not control.has_reference:
-        raise ValueError(
-            "model: it cannot take the shot's character (aa_reference, from Shot). Put Apply AnimateAnywhere Adapter, "
-            "with an adapter that has a reference group, before it."
-        )
     width = model.get_model_object("diffusion_model").dim
-    if shot.reference.width != width:
-        raise ValueError(
-            f"shot: its reference was encoded by an adapter of width {shot.reference.width}; the model has {width}. "
-            "Use the same adapter in Encode Character Reference and Apply AnimateAnywhere Adapter."
-        )
+    attach.check_conditions(attach.control_of(model), width, {"aa_pose": shot.pose, "aa_reference": shot.reference})
 
 
 def _sample(model, positive: list, negative: list, latent: Tensor, sigmas: Tensor, seed: int, cfg: float, method: str):

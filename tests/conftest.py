@@ -7,6 +7,9 @@ pack.load()
 
 import torch  # noqa: E402, after the pack, which sets the host up
 
+# Toy layers are too small to share: threads that wait for each other make the tests several times slower.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -208,7 +208,7 @@ def test_a_condition_without_its_adapter_is_named(tmp_path, model, adapter, pose
     path = tmp_path / "pose_only.safetensors"
     checkpoint.save(path, header.base, {"pose_control": groups["pose_control"]})
     patched = attach.attach(model, checkpoint.load(path))
-    with pytest.raises(ValueError, match=r"aa_reference .*Encode Shot"):
+    with pytest.raises(ValueError, match=r"aa_reference, .*Encode Shot.* reference group"):
         velocity(patched, aa_pose=pose, aa_reference=reference)
 
 
@@ -224,5 +224,5 @@ def test_a_pose_of_another_length_is_refused(model, adapter):
 
 def test_a_reference_of_another_width_is_refused(model, adapter):
     foreign = Reference((torch.randn(1, 8, 64),), (2, 4))
-    with pytest.raises(ValueError, match="width 64"):
+    with pytest.raises(ValueError, match="width is 128, .* of width 64"):
         velocity(attach.attach(model, adapter), aa_reference=foreign)

@@ -174,20 +174,20 @@ class TestRefusals:
             sample(model, toys.taehv_vae(channels=12), shot)
 
     def test_a_pose_without_its_adapter(self, base, vae, shot):
-        with pytest.raises(ValueError, match="model: .*aa_pose, from Shot.*Apply AnimateAnywhere Adapter"):
+        with pytest.raises(ValueError, match="model: .*aa_pose, which the shot brings.*Apply AnimateAnywhere Adapter"):
             sample(base, vae, shot)
 
     def test_a_character_without_its_adapter(self, base, vae, adapter, shot, tmp_path):
         groups = {"pose_control": adapter_groups(base)["pose_control"]}
         path = tmp_path / "pose_only.safetensors"
         checkpoint.save(path, adapter.header.base, groups)
-        with pytest.raises(ValueError, match="model: .*aa_reference, from Shot"):
+        with pytest.raises(ValueError, match="model: .*aa_reference, which the shot brings"):
             sample(attach.attach(base, checkpoint.load(path)), vae, shot)
 
     def test_a_character_of_another_width(self, model, vae):
         foreign = Reference((torch.zeros(1, 2, 8),), (1, 2))
         shot = clips.make_shot(torch.rand(5, 16, 16, 3), torch.rand(1, 16, 16, 3), foreign)
-        with pytest.raises(ValueError, match="shot: its reference .* width 8; the model has 128"):
+        with pytest.raises(ValueError, match="model: its width is 128, .* of width 8"):
             sample(model, vae, shot)
 
     def test_no_steps(self, model, vae, shot):
