@@ -1,0 +1,319 @@
+"""Poses through time: the OpenPose frame list (POSE_KEYPOINT) as arrays, gaps filled, jitter smoothed.
+
+Joints are OpenPose's 18: nose, neck, right shoulder, elbow, wrist, left shoulder, elbow, wrist, right hip, knee, ankle,
+left hip, knee, ankle, right eye, left eye, right ear, left ear.
+"""
+
+import colorsys
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+SEEN = 0.3  # confidence from which a joint counts, as in DWPose and the host's SDPose nodes
+FILLED = 0.4  # confidence of a joint that was put between two seen ones
+NORMALISED = 2.0  # a track none of whose points lies farther out than this is in 0…1, not in pixels
+LONGEST_GAP = 10  # frames
+
+# The One-Euro filter: how much of the step to a new frame is held back at rest and full strength, how fast the speed
+# follows, and how quickly speed (in body sizes a frame) opens the filter. BlazePose's jitter is about 0.003 a frame.
+STRONGEST = 0.9
+VELOCITY_WEIGHT = 0.5
+SPEED_RESPONSE = 60.0
+
+# The drawing of DWPose, whose colours and sizes the pose models were trained on: pixels at a short side of 512.
+SHORT_SIDE = 512
+STICK, JOINT, FACE_POINT, FINGER = 4, 4, 3, 2
+LIMB_BRIGHTNESS = 0.6
+LIMBS = [(1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0)]
+LIMBS += [(0, 14), (14, 16), (0, 15), (15, 17)]
+COLOURS = [(255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0)]
+COLOURS += [(0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255)]
+COLOURS += [(170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)]
+FINGERS = [bone for root in range(1, 21, 4) for bone in pairwise((0, *range(root, root + 4)))]
+
+# OpenPose's name of each list of a person, and where it lies in a PoseTrack: field, index after [frame, person].
+PARTS = {
+    "pose_keypoints_2d": ("keypoints", ()),
+    "face_keypoints_2d": ("face", ()),
+    "hand_left_keypoints_2d": ("hands", (0,)),
+    "hand_right_keypoints_2d": ("hands", (1,)),
+    "foot_keypoints_2d": ("feet", ()),
+}
+SHAPES = {"keypoints": (18, 3), "face": (70, 3), "hands": (2, 21, 3), "feet": (6, 3)}  # after [frame, person]
+# The host's SDPoseDrawKeypoints wants these lists of every person, comfyui_controlnet_aux takes them too.
+ALWAYS = {"keypoints", "face", "hands"}
+
+
+@dataclass(frozen=True, eq=False)
+class PoseTrack:
+    """T frames of up to P people on a canvas of ``width``×``height`` pixels.
+
+    ``keypoints`` [T, P, 18, 3] float64: x px, y px, confidence; all zero where a joint is missing. ``hands``
+    [T, P, 2, 21, 3] (left, right), ``face`` [T, P, 70, 3] and ``feet`` [T, P, 6, 3] come from other detectors and are
+    None where no frame has them. A person keeps its index, and has zeros in frames where it is absent.
+    """
+
+    keypoints: np.ndarray
+    width: int
+    height: int
+    hands: np.ndarray | None = None
+    face: np.ndarray | None = None
+    feet: np.ndarray | None = None
+
+    @property
+    def seen(self) -> np.ndarray:
+        """[T, P, 18] bool: joints to count with."""
+        return self.keypoints[..., 2] >= SEEN
+
+    @property
+    def present(self) -> np.ndarray:
+        """[T] bool: frames in which somebody has a seen joint."""
+        return self.seen.any(axis=(1, 2))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of points that this track has, by field."""
+        return {field: getattr(self, field) for field in SHAPES if getattr(self, field) is not None}
+
+    @classmethod
+    def from_openpose(cls, frames: list[dict]) -> "PoseTrack":
+        """From a POSE_KEYPOINT list: of this pack, the host's SDPose nodes or comfyui_controlnet_aux, with points in
+        pixels or in 0…1 of the canvas.
+
+        Raises ValueError, naming the socket ``pose``, for an empty or malformed list and for canvases that differ.
+        """
+        width, height = _canvas(frames)
+        crowd = max(len(_people(frame, index)) for index, frame in enumerate(frames))
+        arrays = {field: np.zeros((len(frames), crowd, *shape)) for field, shape in SHAPES.items()}
+        for index, frame in enumerate(frames):
+            for number, person in enumerate(_people(frame, index)):
+                for name, (field, inside) in PARTS.items():
+                    points = arrays[field][(index, number, *inside)]
+                    _read_points(person.get(name), points, f"{name} of person {number} in frame {index}")
+        if _normalised(arrays.values()):
+            for array in arrays.values():
+                array[..., :2] *= width, height
+        parts = {field: array for field, array in arrays.items() if field == "keypoints" or array.any()}
+        return cls(width=width, height=height, **parts)
+
+    def to_openpose(self) -> list[dict]:
+        """The POSE_KEYPOINT list, in pixels. The last people of a frame are left out where they are absent."""
+        count, crowd = self.keypoints.shape[:2]
+        arrays = self.arrays
+        arrays |= {field: np.zeros((count, crowd, *SHAPES[field])) for field in ALWAYS - arrays.keys()}
+        parts = {name: (arrays[field], inside) for name, (field, inside) in PARTS.items() if field in arrays}
+        frames = []
+        for index in range(count):
+            there = [number for number in range(crowd) if any(array[index, number].any() for array in arrays.values())]
+            people = [
+                {name: array[(index, number, *inside)].flatten().tolist() for name, (array, inside) in parts.items()}
+                for number in range(max(there, default=-1) + 1)
+            ]
+            frames.append({"people": people, "canvas_width": self.width, "canvas_height": self.height})
+        return frames
+
+    def resized(self, width: int, height: int) -> "PoseTrack":
+        """The same pose on another canvas, stretched as a picture would be."""
+        if (width, height) == (self.width, self.height):
+            return self
+        stretch = np.array([width / self.width, height / self.height, 1.0])
+        return replace(self, width=width, height=height, **{k: array * stretch for k, array in self.arrays.items()})
+
+
+def fill_gaps(track: PoseTrack, longest: int = LONGEST_GAP) -> tuple[PoseTrack, np.ndarray]:
+    """Give every frame a pose; filled joints have confidence `FILLED`.
+
+    A person who is missing between two frames is interpolated, and held at the ends. A single joint is interpolated
+    over at most ``longest`` frames in which the rest of the person is there: one that is gone for longer is hidden (the
+    face of somebody who turns away), and inventing it would tell the video model a lie. Hands, face and feet stay.
+    Returns the track and, [T] bool, the frames in which a whole person was filled.
+    """
+    keypoints, seen = track.keypoints.copy(), track.seen
+    present = seen.any(axis=2)  # [T, P]
+    for person in np.flatnonzero(present.any(axis=0)):
+        for joint in range(keypoints.shape[2]):
+            _fill_joint(keypoints[:, person, joint], seen[:, person, joint], present[:, person], longest)
+        first, last = np.flatnonzero(present[:, person])[[0, -1]]
+        for end, source in ((slice(0, first), first), (slice(last + 1, None), last)):
+            kept = seen[source, person]
+            keypoints[end, person] = np.where(kept[:, None], keypoints[source, person], 0)
+            keypoints[end, person, kept, 2] = FILLED
+    filled = replace(track, keypoints=keypoints)
+    return filled, (filled.seen.any(axis=2) & ~present).any(axis=1)
+
+
+def _fill_joint(points: np.ndarray, seen: np.ndarray, present: np.ndarray, longest: int) -> None:
+    """Interpolate one joint's ``points`` [T, 3] in place between the frames where it is ``seen`` [T]."""
+    for before, after in pairwise(np.flatnonzero(seen)):
+        gap = np.arange(before + 1, after)
+        if len(gap) and present[gap].sum() <= longest:
+            share = (gap - before)[:, None] / (after - before)
+            points[gap, :2] = points[before, :2] + share * (points[after, :2] - points[before, :2])
+            points[gap, 2] = FILLED
+
+
+def smooth(track: PoseTrack, strength: float) -> PoseTrack:
+    """Take the jitter out of joints at rest and let fast ones be: the One-Euro filter (Casiez et al. 2012).
+
+    ``strength`` is 0 (the track itself) to 1. The clip is whole, so the filter runs over it both ways and the mean is
+    taken: the two lags cancel. Raises ValueError outside 0…1.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"smoothing must be between 0 and 1; {strength} is not.")
+    if strength == 0:
+        return track
+    sizes = _body_sizes(track)[:, None, None]  # [P, 1, 1]
+    arrays = {}
+    for field, array in track.arrays.items():
+        points = array.reshape(*array.shape[:2], -1, 3)  # [T, P, N, 3]
+        seen = points[..., 2] >= SEEN
+        forward = _one_euro(points[..., :2], seen, sizes, strength)
+        backward = _one_euro(points[::-1, ..., :2], seen[::-1], sizes, strength)[::-1]
+        both = np.concatenate([(forward + backward) / 2, points[..., 2:]], axis=-1)
+        arrays[field] = np.where(seen[..., None], both, points).reshape(array.shape)
+    return replace(track, **arrays)
+
+
+def _one_euro(points: np.ndarray, seen: np.ndarray, sizes: np.ndarray, strength: float) -> np.ndarray:
+    """One pass over ``points`` [T, P, N, 2]; the filter starts anew after a frame where ``seen`` [T, P, N] is false.
+
+    Casiez et al., eq. 1, 5 and 6, with one frame as the unit of time and ``sizes`` [P, 1, 1] as those of length, so
+    that one strength fits all clips.
+    """
+    weight_at_rest = 1 - STRONGEST * strength
+    out = points.copy()
+    velocity = np.zeros_like(points[0])
+    for index in range(1, len(points)):
+        known = (seen[index] & seen[index - 1])[..., None]
+        step = points[index] - out[index - 1]
+        velocity = np.where(known, velocity + VELOCITY_WEIGHT * (step - velocity), 0)
+        speed = np.linalg.norm(velocity, axis=-1, keepdims=True) / sizes
+        cutoff = weight_at_rest / (1 - weight_at_rest) + SPEED_RESPONSE * speed
+        out[index] = np.where(known, out[index - 1] + step * cutoff / (1 + cutoff), points[index])
+    return out
+
+
+def _body_sizes(track: PoseTrack) -> np.ndarray:
+    """[P] px: the diagonal of the box around a person's joints, its median over time; the canvas where unknown."""
+    known = np.where(track.seen[..., None], track.keypoints[..., :2], np.nan)
+    sizes = np.full(known.shape[1], float(max(track.width, track.height)))
+    for person in np.flatnonzero(track.seen.any(axis=(0, 2))):
+        points = known[track.seen[:, person].any(axis=1), person]  # [t, 18, 2]
+        diagonals = np.linalg.norm(np.nanmax(points, axis=1) - np.nanmin(points, axis=1), axis=-1)
+        sizes[person] = max(1.0, np.median(diagonals))
+    return sizes
+
+
+def draw(track: PoseTrack, width: int, height: int, progress: Callable[[int], None] | None = None) -> Tensor:
+    """The track as pictures [T, height, width, 3] in 0…1, in the style of DWPose; what is missing is not drawn.
+
+    Another size than the track's own stretches the pose as a picture would be. ``progress`` is called with the number
+    of frames done, and may raise to stop.
+    """
+    arrays = track.resized(width, height).arrays
+    scale = min(width, height) / SHORT_SIDE
+    frames = torch.empty(len(track.keypoints), height, width, 3)
+    for index in range(len(frames)):
+        canvas = np.zeros((height, width, 3), np.uint8)
+        for person in range(track.keypoints.shape[1]):
+            _draw_body(canvas, arrays["keypoints"][index, person], scale)
+            for hand in arrays["hands"][index, person] if "hands" in arrays else ():
+                _draw_hand(canvas, hand, scale)
+            if "face" in arrays:
+                _draw_points(canvas, arrays["face"][index, person], FACE_POINT * scale, [(255, 255, 255)] * 70)
+        torch.div(torch.from_numpy(canvas), 255, out=frames[index])
+        if progress:
+            progress(index + 1)
+    return frames
+
+
+def _draw_body(canvas: np.ndarray, joints: np.ndarray, scale: float) -> None:
+    """Limbs as ellipses, then joints as discs: ``draw_bodypose`` of DWPose, but that its 4 px grow with the canvas."""
+    stick = _pixels(STICK * scale)
+    for (one, other), colour in zip(LIMBS, COLOURS):
+        if min(joints[one, 2], joints[other, 2]) < SEEN:
+            continue
+        (x1, y1), (x2, y2) = joints[one, :2], joints[other, :2]
+        middle = int((x1 + x2) / 2), int((y1 + y2) / 2)
+        half, angle = int(math.hypot(x1 - x2, y1 - y2) / 2), int(math.degrees(math.atan2(y1 - y2, x1 - x2)))
+        ellipse = cv2.ellipse2Poly(middle, (half, stick), angle, 0, 360, 1)
+        cv2.fillConvexPoly(canvas, ellipse, [int(value * LIMB_BRIGHTNESS) for value in colour])
+    _draw_points(canvas, joints, JOINT * scale, COLOURS)
+
+
+def _draw_hand(canvas: np.ndarray, points: np.ndarray, scale: float) -> None:
+    """``draw_handpose`` of DWPose: bones in the colours of the rainbow, points in blue."""
+    for index, (one, other) in enumerate(FINGERS):
+        if min(points[one, 2], points[other, 2]) >= SEEN:
+            colour = [255 * value for value in colorsys.hsv_to_rgb(index / len(FINGERS), 1, 1)]
+            ends = points[[one, other], :2].astype(int).tolist()
+            cv2.line(canvas, *ends, colour, _pixels(FINGER * scale))
+    _draw_points(canvas, points, JOINT * scale, [(0, 0, 255)] * len(points))
+
+
+def _draw_points(canvas: np.ndarray, points: np.ndarray, radius: float, colours: list[tuple]) -> None:
+    for (x, y, confidence), colour in zip(points, colours):
+        if confidence >= SEEN:
+            cv2.circle(canvas, (int(x), int(y)), _pixels(radius), colour, thickness=-1)
+
+
+def _pixels(size: float) -> int:
+    return max(1, round(size))
+
+
+def _canvas(frames: list[dict]) -> tuple[int, int]:
+    if not isinstance(frames, list | tuple) or not frames:
+        found = "an empty list" if isinstance(frames, list | tuple) else type(frames).__name__
+        raise ValueError(f"pose: expected a list with one entry a frame, found {found}.")
+    sizes = []
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, dict) or not {"canvas_width", "canvas_height"} <= frame.keys():
+            raise ValueError(f"pose: frame {index} has no canvas_width and canvas_height; is this a POSE_KEYPOINT?")
+        sizes.append((int(frame["canvas_width"]), int(frame["canvas_height"])))
+    width, height = sizes[0]
+    if min(width, height) <= 0:
+        raise ValueError(f"pose: the canvas must be larger than 0×0; it is {width}×{height}.")
+    for index, size in enumerate(sizes):
+        if size != sizes[0]:
+            raise ValueError(
+                f"pose: all frames need one canvas size; frame 0 has {width}×{height}, frame {index} has "
+                f"{size[0]}×{size[1]}."
+            )
+    return width, height
+
+
+def _people(frame: dict, index: int) -> list[dict]:
+    people = frame.get("people", [])
+    if not isinstance(people, list | tuple) or not all(isinstance(person, dict) for person in people):
+        raise ValueError(f"pose: people of frame {index} must be a list of keypoint lists.")
+    return people
+
+
+def _read_points(numbers: list[float] | None, into: np.ndarray, what: str) -> None:
+    """Write a flat list x, y, confidence, … into ``into`` [n, 3]; nothing where there is none."""
+    if numbers is None or len(numbers) == 0:
+        return
+    count = len(into)
+    # Some detectors leave the two pupils out of the 70 points of a face.
+    if len(numbers) != 3 * count and (count, len(numbers)) != (70, 3 * 68):
+        raise ValueError(
+            f"pose: {what} must be {count} times x, y, confidence, {3 * count} numbers; there are {len(numbers)}."
+        )
+    try:
+        points = np.asarray(numbers, dtype=np.float64).reshape(-1, 3)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"pose: {what} holds something that is no number.") from error
+    if not np.isfinite(points).all():
+        raise ValueError(f"pose: {what} holds numbers that are not finite.")
+    into[: len(points)] = points
+
+
+def _normalised(arrays: Iterable[np.ndarray]) -> bool:
+    known = np.concatenate([array[array[..., 2] > 0][:, :2] for array in arrays])
+    return len(known) > 0 and abs(known).max() <= NORMALISED
