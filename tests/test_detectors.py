@@ -1,0 +1,282 @@
+"""BlazePose on a real dancer: against the original in a TFLite runtime, and what following adds to it."""
+
+import importlib.util
+from pathlib import Path
+
+import convert_blazepose
+import numpy as np
+import pack
+import pytest
+import torch
+from animate_anywhere.vision import detectors
+from animate_anywhere.vision.pose import PoseTrack
+from animate_anywhere.vision.region import Region
+from PIL import Image, ImageSequence
+
+WEIGHTS = pack.ROOT / "weights" / "blazepose"
+
+
+@pytest.fixture(scope="module")
+def dance():
+    """A woman dances while the camera backs off: [45, 350, 350, 3] in 0…1, from the host's own template package."""
+    package = importlib.util.find_spec("comfyui_workflow_templates_media_api").submodule_search_locations[0]
+    with Image.open(next(Path(package).rglob("api_kling_omni_v2v-2.webp"))) as clip:
+        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)]
+    return torch.from_numpy(np.stack(frames)).float() / 255
+
+
+@pytest.fixture(scope="module")
+def network():
+    return detectors.load_blazepose(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def followed(network, dance):
+    return network.follow(dance)
+
+
+@pytest.fixture
+def searches(network, monkeypatch):
+    """The frames that the detector was asked about, while the test runs."""
+    asked, find = [], network.find
+    monkeypatch.setattr(network, "find", lambda frame, near=None: asked.append(frame) or find(frame, near))
+    return asked
+
+
+def overlap(one, other):
+    one, other = one > 0.5, other > 0.5
+    return float((one & other).sum() / (one | other).sum())
+
+
+def run_original(name, pictures):
+    """Outputs of the original network for each of ``pictures`` [n, n, 3]."""
+    runtime = convert_blazepose.interpreter(convert_blazepose.read_model(convert_blazepose.fetch_wheel(), name))
+    return [convert_blazepose.run_original(runtime, picture[None]) for picture in pictures]
+
+
+def test_landmarks_and_mask_equal_the_original_on_the_same_crops(network, dance):
+    frames = [frame.numpy() for frame in dance[::6]]
+    crops = [network.find(frame).cut(frame, 256) for frame in frames]  # tracking would amplify the last digits
+    with torch.inference_mode():
+        ours = [network.landmarks(torch.from_numpy(crop)[None].permute(0, 3, 1, 2)) for crop in crops]
+    for (landmarks, presence, heatmaps, mask), original in zip(ours, run_original("landmarks", crops)):
+        points = torch.from_numpy(original[0].reshape(39, 5))
+        # 1 px is promised; both compute in float32 with the same weights, so a hundredth is left for rounding.
+        assert (landmarks[0, :, :2] - points[:, :2]).abs().max() < 0.01
+        assert (landmarks[0, :, 3:].sigmoid() - points[:, 3:].sigmoid()).abs().max() < 1e-3
+        assert abs(float(presence) - original[1].item()) < 1e-3
+        assert (mask[0, 0].sigmoid() - torch.from_numpy(original[2][0, ..., 0]).sigmoid()).abs().max() < 1e-2
+        assert (heatmaps[0].sigmoid() - torch.from_numpy(original[3][0]).permute(2, 0, 1).sigmoid()).abs().max() < 1e-2
+
+
+def test_detector_equals_the_original(network, dance):
+    pictures = [detectors._letterbox(frame.numpy(), 224) * 2 - 1 for frame in dance[::15]]
+    for picture, (boxes, scores) in zip(pictures, run_original("detector", pictures)):
+        with torch.inference_mode():
+            our_scores, our_boxes = network.detector(torch.from_numpy(picture)[None].permute(0, 3, 1, 2))
+        assert (our_scores - torch.from_numpy(scores[..., 0])).abs().max() < 1e-2
+        assert (our_boxes - torch.from_numpy(boxes)).abs().max() < 1e-2
+
+
+def test_the_dancer_is_seen_in_every_frame(followed):
+    assert followed.seen.sum() == 45
+    assert followed.pose.keypoints.shape == (45, 1, 18, 3)
+    assert (followed.pose.width, followed.pose.height) == (350, 350)
+    # Shoulders, hips, knees and ankles are in view throughout (a wrist is hidden now and then).
+    assert followed.pose.seen[:, 0, [1, 2, 5, 8, 9, 10, 11, 12, 13]].all()
+
+
+def test_the_mask_holds_the_body_and_little_else(followed):
+    assert followed.mask.shape == (45, 350, 350)
+    assert 0 <= followed.mask.min() and followed.mask.max() <= 1
+    points = followed.pose.keypoints[:, 0, [1, 2, 5, 8, 9, 11, 12], :2].astype(int)  # well inside the outline
+    inside = followed.mask.numpy()[np.arange(45)[:, None], points[..., 1], points[..., 0]]
+    assert (inside > 0.5).mean() > 0.97
+    # A standing body fills a good third of the box around its joints, and that box is a third of this picture.
+    assert (0.08 < (followed.mask > 0.5).float().mean(dim=(1, 2))).all()
+    assert ((followed.mask > 0.5).float().mean(dim=(1, 2)) < 0.25).all()
+
+
+def test_the_detector_runs_once_while_the_person_stays(network, dance, searches):
+    network.follow(dance[:6])
+    assert len(searches) == 1
+
+
+def test_a_person_who_was_gone_is_found_again(network, dance, searches):
+    clip = dance[:9].clone()
+    clip[3:6] = 0
+    followed = network.follow(clip)
+    assert followed.seen.tolist() == [True] * 3 + [False] * 3 + [True] * 3
+    assert not followed.mask[3:6].any() and not followed.pose.keypoints[3:6].any()
+    assert len(searches) == 1 + 4  # at the start, and from the loss until the return
+
+
+def test_a_person_who_is_hard_to_find_at_first_is_followed_back(network, dance, monkeypatch):
+    calls, find = [], network.find
+    monkeypatch.setattr(network, "find", lambda *a, **k: find(*a, **k) if len(calls) > 2 else calls.append(None))
+    followed = network.follow(dance[:6])
+    assert len(calls) == 3
+    assert followed.seen.all() and (followed.mask.amax(dim=(1, 2)) > 0.9).all()
+
+
+def test_nobody_is_seen_where_nobody_is(network):
+    followed = network.follow(torch.rand(3, 90, 160, 3))
+    assert not followed.seen.any() and not followed.mask.any()
+
+
+def test_a_single_picture_is_enough(network, dance, followed):
+    alone = network.follow(dance[:1])
+    assert alone.seen.all()
+    assert np.allclose(alone.pose.keypoints, followed.pose.keypoints[:1])
+
+
+def test_joints_turn_with_the_picture(network, dance, followed):
+    """The region turns with the body: a dancer on her side has the same joints, on their side."""
+    turned = network.follow(torch.rot90(dance[:1], 1, (1, 2))).pose.keypoints[0, 0]  # counterclockwise
+    upright = followed.pose.keypoints[0, 0]
+    both = (turned[:, 2] > 0) & (upright[:, 2] > 0)
+    assert both.sum() >= 14
+    back = np.column_stack([350 - turned[:, 1], turned[:, 0]])
+    # Hers are 260 px from head to toe; 3 % of that is what one and the same pose varies between two crops.
+    assert np.abs(back - upright[:, :2])[both].mean() < 8
+
+
+def test_segment_needs_only_the_pose(network, dance, followed):
+    few = slice(0, 45, 15)
+    pose = PoseTrack(followed.pose.keypoints[few], 350, 350).resized(700, 175)  # of another canvas, too
+    mask = network.segment(dance[few], pose)
+    # The region is an estimate from 18 joints, so the outline may differ by a pixel or so of a body 60 px wide.
+    assert overlap(mask, followed.mask[few]) > 0.93
+
+
+def test_segment_cuts_out_everybody_in_the_pose(network, dance, followed):
+    pair = torch.cat([dance[:1], dance[40:41]], dim=2)  # two of her, side by side
+    joints = followed.pose.keypoints[[0, 40], 0] + [[[0, 0, 0]], [[350, 0, 0]]]
+    mask = network.segment(pair, PoseTrack(joints[None], 700, 350))
+    assert overlap(mask[0, :, :350], followed.mask[0]) > 0.9
+    assert overlap(mask[0, :, 350:], followed.mask[40]) > 0.9
+
+
+def test_segment_is_empty_where_the_pose_is(network, dance):
+    assert not network.segment(dance[:2], PoseTrack(np.zeros((2, 1, 18, 3)), 350, 350)).any()
+
+
+@pytest.mark.parametrize("work", ["follow", "segment"])
+def test_progress_counts_the_frames_and_may_stop_the_work(network, dance, followed, work):
+    arguments = [dance[:4]] + ([PoseTrack(followed.pose.keypoints[:4], 350, 350)] if work == "segment" else [])
+    counted = []
+    getattr(network, work)(*arguments, counted.append)
+    assert counted == [1, 2, 3, 4]
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel(done):
+        if done == 2:
+            raise Cancelled
+
+    threads = torch.get_num_threads()
+    with pytest.raises(Cancelled):
+        getattr(network, work)(*arguments, cancel)
+    assert torch.get_num_threads() == threads
+
+
+def test_following_leaves_the_number_of_threads_as_it_was(network, dance):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        network.follow(dance[:1])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_loading_leaves_the_random_state_as_it_was():
+    before = torch.get_rng_state()
+    detectors.load_blazepose(WEIGHTS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def landmarks_in_a_row():
+    """35 landmarks, number i at (10 i, 10 i), all visible."""
+    places = np.arange(35.0) * 10
+    return np.column_stack([places, places, np.ones(35)])
+
+
+def test_openpose_joints_take_their_landmarks_and_the_neck_lies_between_the_shoulders():
+    joints = detectors.openpose_joints(landmarks_in_a_row(), 400, 400)
+    assert (joints[:, 2] == 1).all()
+    neck = [115, 115, 1]
+    assert joints[1].tolist() == neck
+    # BlazePose: 0 nose, 2 and 5 left and right eye, 7 and 8 ears, 11 to 16 arms, 23 to 28 legs, left before right.
+    order = [0, None, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7]
+    assert [x / 10 for x in np.delete(joints[:, 0], 1)] == [number for number in order if number is not None]
+
+
+def test_hidden_joints_and_joints_outside_the_frame_are_not_seen():
+    landmarks = landmarks_in_a_row()
+    landmarks[12, 2] = 0.49  # the right shoulder, and with it the neck
+    landmarks[15, 0] = -1  # the left wrist
+    joints = detectors.openpose_joints(landmarks, 400, 270)  # landmarks 27 and 28, the ankles, lie below
+    assert np.flatnonzero(joints[:, 2] == 0).tolist() == [1, 2, 7, 10, 13]
+    assert not joints[joints[:, 2] == 0].any()
+
+
+def refined_as_in_mediapipe(points, heatmaps):
+    """RefineLandmarksFromHeatmapCalculator, pixel by pixel."""
+    points = points.copy()
+    for number, (x, y) in enumerate(points):
+        column, row = int(x / 256 * 64), int(y / 256 * 64)
+        if not (0 <= column < 64 and 0 <= row < 64):
+            continue
+        total = across = down = highest = 0.0
+        for r in range(max(0, row - 3), min(64, row + 4)):
+            for c in range(max(0, column - 3), min(64, column + 4)):
+                confidence = 1 / (1 + np.exp(-heatmaps[number, r, c]))
+                total, highest = total + confidence, max(highest, confidence)
+                across, down = across + c * confidence, down + r * confidence
+        if highest >= 0.5 and total > 0:
+            points[number] = across / 64 / total * 256, down / 64 / total * 256
+    return points
+
+
+def test_refining_equals_mediapipes_loop():
+    random = np.random.default_rng(0)
+    points = random.uniform(2, 254, (35, 2))
+    points[0] = 300, 20  # outside
+    heatmaps = random.normal(-6, 3, (35, 64, 64))
+    heatmaps[1] = -9  # faint everywhere
+    refined = detectors.refine(points, heatmaps)
+    assert np.allclose(refined, refined_as_in_mediapipe(points, heatmaps), atol=1e-9)
+    assert (refined[:2] == points[:2]).all() and not np.allclose(refined[2:], points[2:])
+
+
+def test_a_region_stands_along_the_body():
+    """The circle's top comes out at the middle of the crop's upper part, whichever way the body lies."""
+    for angle in np.linspace(0, 2 * np.pi, 9):
+        center = np.array([60.0, 50.0])
+        top = center + 20 * np.array([np.sin(angle), -np.cos(angle)])
+        region = Region.around(center, top)
+        assert region.size == pytest.approx(2 * 20 * 1.25)
+        matrix = region.to_frame(100)
+        assert np.allclose(matrix @ [50, 50, 1], center)
+        assert np.allclose(matrix @ [50, 10, 1], top)  # 1 / 1.25 of the way from the middle to the edge
+
+
+def test_what_is_cut_out_goes_back_to_its_place():
+    yy, xx = np.mgrid[:120, :160]
+    blob = np.exp(-((xx - 70) ** 2 + (yy - 50) ** 2) / 400).astype(np.float32)
+    region = Region(75, 52, 90, angle=0.4)
+    patch = region.cut(np.repeat(blob[..., None], 3, axis=2), 256)[..., 0]
+    back = np.zeros_like(blob)
+    region.paste(patch, back)
+    inside = (xx - 75) ** 2 + (yy - 52) ** 2 < 43**2
+    assert np.abs(back - blob)[inside].max() < 0.02  # two bilinear samplings of a smooth blob
+    assert not back[(xx - 75) ** 2 + (yy - 52) ** 2 > 65**2].any()
+
+
+def test_pasting_beyond_the_frame_keeps_what_was_there():
+    mask = np.full((20, 20), 0.5, np.float32)
+    Region(-50, 10, 30).paste(np.ones((8, 8), np.float32), mask)
+    Region(10, 10, 8).paste(np.zeros((8, 8), np.float32), mask)
+    assert (mask == 0.5).all()
