@@ -1,1 +1,79 @@
-NODES = []
+"""Video + mask -> clean background."""
+
+import numpy as np
+from comfy_api.latest import io, ui
+
+from ..vision import plate
+from . import sockets
+from .pose import check_frames, progress_of, ranges
+
+
+def _report(result: plate.Plate) -> str:
+    frames, height, width = result.unfilled.shape
+    hidden, invented = int(result.hidden.sum()), int(result.invented.sum())
+    lines = [f"{frames} frames of {width}×{height} px"]
+    if not hidden:
+        return "\n".join([*lines, "The mask is empty: nothing was hidden, the video is unchanged"])
+    lines.append(f"Behind the mask: {hidden / result.unfilled.numel():.1%} of the picture")
+    if result.alignment is None:
+        return "\n".join([*lines, "All of it is invented, each frame alone"])
+    lines.append(f"Seen in other frames: {1 - invented / hidden:.1%} of that; invented: {invented / hidden:.1%}")
+    motion = result.alignment.motion()
+    lines.append("The camera stands" if result.alignment.still else f"The camera moves {motion:.2f} px a frame")
+    lines += [f"Cut before frame {frame}: nothing was taken across it" for frame in result.alignment.cuts]
+    if result.alignment.blind:
+        blind = np.isin(np.arange(frames), result.alignment.blind)
+        lines.append(
+            f"Too little background texture to follow the camera in frames {ranges(blind)} (the first frame is 0); it "
+            "was taken to stand there"
+        )
+    return "\n".join(lines)
+
+
+class InpaintBackground(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}InpaintBackground",
+            display_name="Inpaint Background",
+            category=sockets.PREPARE,
+            description="Takes the person out of a video: what is behind comes from other frames, where it was seen, "
+            "and only the rest is invented. The camera may stand or move.",
+            inputs=[
+                io.Image.Input("images", tooltip="The video. With one picture alone, all that is hidden is invented."),
+                io.Mask.Input(
+                    "mask", tooltip="White where the person is, one mask a frame; a single one serves for all frames."
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(plate.METHODS),
+                    tooltip="temporal: from the other frames first, what none of them shows is invented once for all. "
+                    "telea: invent each frame alone; quicker, blurred, and it flickers.",
+                ),
+                io.Int.Input(
+                    "grow",
+                    default=plate.GROW,
+                    min=0,
+                    max=512,
+                    tooltip="Widens the mask by so many px. More, where rests of the person or a shadow remain.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The video without the person."),
+                io.Image.Output("background", tooltip="Its first frame: the background picture for a shot."),
+                io.Mask.Output("unfilled", tooltip="White where no frame showed the background and it is invented."),
+                io.String.Output("report", tooltip="How much was seen, how much invented, and how the camera moves."),
+            ],
+            search_aliases=["clean plate", "remove person", "video inpainting", "object removal"],
+        )
+
+    @classmethod
+    def execute(cls, images, mask, method="temporal", grow=plate.GROW) -> io.NodeOutput:
+        check_frames(images)
+        progress = progress_of(plate.steps(len(images), method))
+        result = plate.clean_background(images, mask, progress, method=method, grow=grow)
+        report = _report(result)
+        return io.NodeOutput(result.frames, result.frames[:1], result.unfilled, report, ui=ui.PreviewText(report))
+
+
+NODES = [InpaintBackground]

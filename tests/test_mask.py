@@ -1,10 +1,15 @@
-"""Masks: the paper's blocks against a reading of its formula pixel by pixel, and edges that move and soften."""
+"""Masks: the paper's blocks against a reading of its formula pixel by pixel, edges that move and soften, the nodes."""
 
+import importlib.util
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from animate_anywhere.nodes import mask as nodes
 from animate_anywhere.vision import mask as masks
+from PIL import Image, ImageSequence
 
 
 def blocks_of_the_paper(mask, block_height, block_width):
@@ -160,3 +165,67 @@ def test_progress_counts_frames_and_can_cancel(change):
     with pytest.raises(InterruptedError):
         change(torch.ones(3, 8, 8), progress=cancel)
     assert done == [1]
+
+
+@pytest.fixture(scope="module")
+def dance():
+    """Three frames of a woman dancing, [3, 350, 350, 3], from the host's own template package."""
+    package = importlib.util.find_spec("comfyui_workflow_templates_media_api").submodule_search_locations[0]
+    with Image.open(next(Path(package).rglob("api_kling_omni_v2v-2.webp"))) as clip:
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)][:6:2]
+    return torch.from_numpy(np.stack(frames)).float() / 255
+
+
+def pose_on(images, *joints):
+    """A POSE_KEYPOINT with one person with the given joints (x, y), the same in each frame of ``images``."""
+    points = [[0.0, 0.0, 0.0]] * 18
+    for number, (x, y) in joints:
+        points[number] = [x, y, 1.0]
+    person = {"pose_keypoints_2d": [value for point in points for value in point]}
+    return [{"people": [person], "canvas_width": 350, "canvas_height": 350} for _ in images]
+
+
+# Shoulders, hips and ankles of the dancer in the first frame, in px.
+DANCER = [(2, (155, 115)), (5, (205, 118)), (8, (160, 210)), (11, (200, 210)), (10, (140, 310)), (13, (195, 312))]
+
+
+def test_node_masks_the_dancer_with_and_without_a_pose(dance):
+    followed = nodes.SegmentCharacter.execute(dance).result[0]
+    posed = nodes.SegmentCharacter.execute(dance, pose=pose_on(dance, *DANCER)).result[0]
+    for mask in (followed, posed):
+        assert mask.shape == dance.shape[:3]
+        assert (mask[:, 160:180, 170:185] > 0.9).all()  # her shirt
+        assert mask[:, :30].max() < 0.1  # the wall above her
+        assert 0.05 < (mask > 0.5).float().mean() < 0.25
+    overlap = ((followed > 0.5) & (posed > 0.5)).sum() / ((followed > 0.5) | (posed > 0.5)).sum()
+    assert overlap > 0.9  # a rough pose frames her a little differently than BlazePose's own
+
+
+def test_node_grows_before_it_feathers(dance):
+    plain, grown = (nodes.SegmentCharacter.execute(dance[:1], feather=0, grow=n).result[0] for n in (0, 6))
+    assert torch.equal(grown, masks.grow(plain, 6))
+    soft = nodes.SegmentCharacter.execute(dance[:1], feather=4, grow=6).result[0]
+    assert torch.equal(soft, masks.feather(grown, 4))
+
+
+def test_node_blocks_cover_the_grown_mask():
+    mask = torch.zeros(2, 60, 60)
+    mask[:, 20:33, 25:41] = 1
+    blocks = nodes.ShapeAgnosticMask.execute(mask, 10, 10, grow=4).result[0]
+    assert torch.equal(blocks, masks.shape_agnostic(masks.grow(mask, 4)))
+
+
+@pytest.mark.parametrize(
+    ("images", "pose", "message"),
+    [
+        (torch.zeros(0, 64, 64, 3), None, "images: there is no picture"),
+        (torch.zeros(2, 64, 64, 3), None, "images: no person was found in any of the 2 frames"),
+        (torch.zeros(3, 64, 64, 3), pose_on(range(2), *DANCER), "pose: it has 2 frames, but images have 3"),
+        (torch.zeros(2, 64, 64, 3), pose_on(range(2)), "pose: there is nobody"),
+        (torch.zeros(2, 64, 64, 3), pose_on(range(2), *DANCER), "pose: no person was found where it points"),
+        (torch.zeros(2, 64, 64, 3), [], "pose: "),
+    ],
+)
+def test_node_names_bad_input(images, pose, message):
+    with pytest.raises(ValueError, match=message):
+        nodes.SegmentCharacter.execute(images, pose=pose)

@@ -1,8 +1,10 @@
 """The clean plate, against stages whose empty background is known."""
 
+import comfy.model_management
 import numpy as np
 import pytest
 import torch
+from animate_anywhere.nodes import background as nodes
 from animate_anywhere.vision import mask as masks
 from animate_anywhere.vision import plate
 from scene import RED, camera, film, psnr, step_in, walker, wall
@@ -210,3 +212,47 @@ def test_bad_input_is_named_before_any_work(frames, mask, options, message):
 
     with pytest.raises(ValueError, match=message):
         plate.clean_background(torch.ones(frames), torch.ones(mask), never, **options)
+
+
+def test_node_gives_video_first_frame_unfilled_and_report():
+    _, frames, mask, _ = stage("pan", swayer(10), frames=10)
+    output = nodes.InpaintBackground.execute(frames, mask, grow=GROW)
+    video, background, unfilled, report = output.result
+    assert video.shape == frames.shape
+    assert torch.equal(background, video[:1])
+    assert unfilled.shape == mask.shape
+    share = unfilled.sum() / masks.grow(mask, GROW).sum()
+    assert f"invented: {share:.1%}" in report
+    motion = float(report.split("moves ")[1].split(" px")[0])
+    assert motion == pytest.approx(1.85, abs=0.1)  # 1.7 px sideways, and the swing up and down
+    assert output.ui.as_dict() == {"text": (report,)}
+
+
+@pytest.mark.parametrize(
+    ("images", "mask", "method", "told"),
+    [
+        (torch.rand(2, 40, 60, 3), torch.zeros(2, 40, 60), "temporal", "unchanged"),
+        (torch.full((3, 40, 60, 3), 0.5), walker(3, (40, 60)), "temporal", "in frames 0-2"),
+        (torch.full((3, 40, 60, 3), 0.5), walker(3, (40, 60)), "telea", "each frame alone"),
+    ],
+)
+def test_node_reports_what_could_not_be_done(images, mask, method, told):
+    assert told in nodes.InpaintBackground.execute(images, mask, method=method).result[3]
+
+
+def test_node_reports_a_cut():
+    frames = torch.cat([film(wall(*SIZE, seed), np.tile(np.eye(3), (3, 1, 1)), SIZE) for seed in (0, 1)])
+    assert "Cut before frame 3" in nodes.InpaintBackground.execute(frames, walker(6, SIZE)).result[3]
+
+
+@pytest.mark.parametrize("method", plate.METHODS)
+def test_node_stops_when_the_artist_cancels(method):
+    _, frames, mask, _ = stage("still", swayer(5), frames=5)
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        nodes.InpaintBackground.execute(frames, mask, method=method)
+
+
+def test_node_names_an_empty_video():
+    with pytest.raises(ValueError, match="images: there is no picture"):
+        nodes.InpaintBackground.execute(torch.zeros(0, 20, 20, 3), torch.zeros(1, 20, 20))
