@@ -2,18 +2,16 @@
 
     python scripts/convert_blazepose.py [mediapipe-0.10.14-….whl]
 
-Without a wheel it is downloaded with pip. The weights are float16 in the original, so float16 loses nothing; the
-detector's are stored sparse there and dense here.
+Without a wheel it is downloaded. The weights are float16 in the original, so float16 loses nothing; the detector's are
+stored sparse there and dense here.
 """
 
 import argparse
-import hashlib
-import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import host
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -26,7 +24,6 @@ sys.path.append(str(ROOT))
 from vision.blazepose import DetectorNetwork, LandmarkNetwork  # noqa: E402
 
 WEIGHTS = ROOT / "weights" / "blazepose"
-REQUIREMENT = "mediapipe==0.10.14"
 WHEEL = "mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
 SHA256 = "a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4"
 LICENSE = "mediapipe-0.10.14.dist-info/LICENSE"
@@ -38,27 +35,16 @@ NETWORKS = {
 UNUSED_SHAPES = {(117, 288, 2, 2)}
 
 
-def cache_folder() -> Path:
-    """Where downloads stay: beside the host's environment."""
-    return Path(os.environ.get("ANIMATE_ANYWHERE_HOST") or Path.home() / ".cache" / "comfyui-animateanywhere")
+def fetch_wheel() -> Path:
+    """mediapipe's wheel, downloaded unless it lies beside the host's archive already.
 
-
-def fetch_wheel(folder: Path | None = None) -> Path:
-    """mediapipe's wheel in ``folder`` (default: the cache), downloaded with pip where it is not there yet.
-
-    One fixed wheel, whatever system this runs on: only the files inside are used. Raises ValueError on a wrong hash.
+    One fixed wheel, whatever system this runs on: only the models inside are used.
     """
-    folder = folder or cache_folder()
-    path = folder / WHEEL
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        exactly = ["--platform", "manylinux_2_17_x86_64", "--python-version", "3.11", "--only-binary", ":all:"]
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *exactly, "--dest", str(folder)]
-        subprocess.run([*command, REQUIREMENT], check=True)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise ValueError(f"{path} has sha256 {digest}, expected {SHA256}. Delete it and run again.")
-    return path
+    target = host.place() / "downloads" / WHEEL
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        host.download(host.find_url("mediapipe", WHEEL), target, SHA256)
+    return target
 
 
 def read_model(wheel: Path, network: str) -> bytes:
@@ -160,8 +146,9 @@ def main() -> None:
         if difference > 1e-3:
             raise ValueError(f"{name} differs from the original by {difference:.1e}.")
         tensors = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-        origin = {"source": f"{path} of {WHEEL}", "license": "Apache-2.0", "copyright": "The MediaPipe Authors"}
-        save_file(tensors, WEIGHTS / f"{name}.safetensors", {"format": "pt", **origin})
+        # One entry only: safetensors writes several in a random order, and the same input should give the same file.
+        origin = {"origin": f"{path} of {WHEEL}. Copyright The MediaPipe Authors, Apache License 2.0."}
+        save_file(tensors, WEIGHTS / f"{name}.safetensors", origin)
         print(f"{name}: {sum(t.numel() for t in tensors.values())} parameters, within {difference:.1e} of the original")
     with zipfile.ZipFile(wheel) as archive:
         (WEIGHTS / "LICENSE").write_bytes(archive.read(LICENSE))
