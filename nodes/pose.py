@@ -1,1 +1,143 @@
-NODES = []
+"""Video -> pose and mask; pose -> pose video."""
+
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..vision import detectors
+from ..vision import pose as poses
+from . import sockets
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "blazepose"
+LARGEST = 16384  # px, as in the host's own nodes
+
+
+def progress_of(steps: int) -> detectors.Progress:
+    """The host's progress bar, and its cancel button, for a function that counts up to ``steps``."""
+    bar = comfy.utils.ProgressBar(steps)
+
+    def done(count: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(count)
+
+    return done
+
+
+def check_frames(images: Tensor, socket: str = "images") -> None:
+    """Raise ValueError unless ``images`` are frames [T, H, W, 3 or 4], one at least."""
+    shape = "×".join(map(str, images.shape))
+    if images.dim() != 4 or images.shape[-1] not in (3, 4):
+        raise ValueError(f"{socket}: expected frames × height × width × 3 (or 4) colours, found {shape}.")
+    if 0 in images.shape:
+        raise ValueError(f"{socket}: there is no picture in it ({shape}). Was the video loaded, or its range empty?")
+
+
+def ranges(frames: np.ndarray) -> str:
+    """Frames [T] bool as text: "0-3, 17"."""
+    edges = np.flatnonzero(np.diff(frames.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    return ", ".join(f"{start}" if end == start + 1 else f"{start}-{end - 1}" for start, end in edges)
+
+
+def _report(track: poses.PoseTrack, seen: np.ndarray, filled: np.ndarray) -> str:
+    lines = [
+        f"{len(seen)} frames of {track.width}×{track.height} px",
+        f"A person was seen in {seen.sum()} of {len(seen)}",
+    ]
+    if filled.any():
+        lines.append(f"Filled from the frames around, and empty in the mask: {ranges(filled)} (the first frame is 0)")
+    return "\n".join(lines)
+
+
+class ExtractPose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}ExtractPose",
+            display_name="Extract Pose and Mask",
+            category=sockets.PREPARE,
+            description="Follows one person through a video or picture: the skeleton, and a mask of the person. Frames "
+            "where nobody is seen get a pose from the frames around them.",
+            inputs=[
+                io.Image.Input("images", tooltip="The video whose movement you want, or one picture."),
+                io.Combo.Input(
+                    "detector",
+                    options=["blazepose"],
+                    tooltip="blazepose is built in and quick. It follows the clearest person, body only, no fingers.",
+                ),
+                io.Float.Input(
+                    "smoothing",
+                    default=0.3,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Calms trembling joints; fast moves stay sharp. 0: leave the pose as it was found.",
+                ),
+            ],
+            outputs=[
+                sockets.PoseKeypoint.Output("pose", tooltip="One skeleton a frame, for Draw Pose or any pose node."),
+                io.Mask.Output("mask", tooltip="White where the person is, in every frame; black where nobody is."),
+                io.String.Output("report", tooltip="Frames, size, and where the person was missing."),
+            ],
+            search_aliases=["openpose", "dwpose", "blazepose", "pose detection", "segment person"],
+        )
+
+    @classmethod
+    def execute(cls, images, detector, smoothing) -> io.NodeOutput:
+        check_frames(images)
+        network = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
+        followed = network.follow(images, progress_of(len(images)))
+        if not followed.seen.any():
+            raise ValueError(
+                f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in "
+                "the picture, and the person at least about 50 px tall; crop the video around the person, or take the "
+                "pose from another detector."
+            )
+        track, filled = poses.fill_gaps(followed.pose)
+        report = _report(track, followed.seen.numpy(), filled)
+        pose = poses.smooth(track, smoothing).to_openpose()
+        return io.NodeOutput(pose, followed.mask, report, ui=ui.PreviewText(report))
+
+
+class DrawPose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        size = {"default": 0, "min": 0, "max": LARGEST, "advanced": True}
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}DrawPose",
+            display_name="Draw Pose",
+            category=sockets.PREPARE,
+            description="Draws skeletons on black, in the colours that pose models know. Faces and hands are drawn too "
+            "where the pose has them.",
+            inputs=[
+                sockets.PoseKeypoint.Input(
+                    "pose", tooltip="From Extract Pose and Mask, or any OpenPose-style detector."
+                ),
+                io.Int.Input(
+                    "width",
+                    **size,
+                    tooltip="Width of the pictures in px; the skeleton is stretched to it. 0, together with height: as "
+                    "large as the video it came from.",
+                ),
+                io.Int.Input("height", **size, tooltip="Height of the pictures in px, as width."),
+            ],
+            outputs=[io.Image.Output("images", tooltip="One picture of the skeleton a frame: the pose video.")],
+            search_aliases=["render pose", "skeleton", "openpose", "dwpose"],
+        )
+
+    @classmethod
+    def execute(cls, pose, width=0, height=0) -> io.NodeOutput:
+        for name, value, other in (("width", width, height), ("height", height, width)):
+            if value < 0 or (value == 0 and other != 0):
+                raise ValueError(
+                    f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: the pose's own."
+                )
+        track = poses.PoseTrack.from_openpose(pose)
+        size = (width, height) if width else (track.width, track.height)
+        return io.NodeOutput(poses.draw(track, *size, progress_of(len(pose))))
+
+
+NODES = [ExtractPose, DrawPose]

@@ -1,0 +1,337 @@
+"""Poses: read and written as other packs do, filled, smoothed, drawn as DWPose draws."""
+
+import colorsys
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from animate_anywhere.vision import pose as poses
+from animate_anywhere.vision.pose import FILLED, PoseTrack
+from comfy_extras import nodes_sdpose
+
+# --- POSE_KEYPOINT ----------------------------------------------------------------------------------------------------
+
+
+def sdpose_frames(people, width=640, height=480):
+    """What the host's SDPose node hands out: whole bodies with feet, ``people`` of them in each frame."""
+    random = np.random.default_rng(0)
+    keypoints = [[random.uniform(0, [width, height], (133, 2)) for _ in range(count)] for count in people]
+    scores = [[random.uniform(0, 1, 133) for _ in range(count)] for count in people]
+    return nodes_sdpose._to_openpose_frames(keypoints, scores, height, width)
+
+
+def track_of(keypoints, width=512, height=512, **parts):
+    return PoseTrack(np.asarray(keypoints, dtype=np.float64), width, height, **parts)
+
+
+def body(x=256.0, y=256.0, confidence=1.0):
+    """A person [18, 3] whose joints spread around (x, y)."""
+    random = np.random.default_rng(1)
+    return np.column_stack([random.uniform(-150, 150, (18, 2)) + np.array([x, y]), np.full(18, confidence)])
+
+
+def test_sdpose_frames_go_through_unchanged():
+    frames = sdpose_frames([1, 2, 0, 1])
+    assert PoseTrack.from_openpose(frames).to_openpose() == frames
+
+
+def test_a_track_goes_through_unchanged():
+    random = np.random.default_rng(0)
+    keypoints, face = random.uniform(3, 500, (3, 2, 18, 3)), random.uniform(3, 500, (3, 2, 70, 3))
+    keypoints[1, 0] = face[1, 0] = 0  # the first person is away: the second stays the second
+    face[2, 1] = 0
+    back = PoseTrack.from_openpose(track_of(keypoints, face=face).to_openpose())
+    assert np.array_equal(back.keypoints, keypoints) and np.array_equal(back.face, face)
+    assert (back.width, back.height, back.hands, back.feet) == (512, 512, None, None)
+
+
+def test_missing_lists_are_read_as_missing():
+    """comfyui_controlnet_aux writes None for hands and faces it did not look for."""
+    person = {"pose_keypoints_2d": body().flatten().tolist(), "face_keypoints_2d": None, "hand_left_keypoints_2d": []}
+    track = PoseTrack.from_openpose([{"people": [person], "canvas_width": 512, "canvas_height": 512}])
+    assert np.array_equal(track.keypoints[0, 0], body()) and track.face is None and track.hands is None
+
+
+def test_points_from_0_to_1_become_pixels():
+    pixels = track_of(body()[None, None], 640, 480)
+    frames = pixels.to_openpose()
+    share = body() / [640, 480, 1]
+    frames[0]["people"][0]["pose_keypoints_2d"] = share.flatten().tolist()
+    assert np.allclose(PoseTrack.from_openpose(frames).keypoints, pixels.keypoints)
+
+
+def test_a_face_without_pupils_is_read():
+    frames = sdpose_frames([1])
+    whole = frames[0]["people"][0]["face_keypoints_2d"]
+    frames[0]["people"][0]["face_keypoints_2d"] = whole[: 68 * 3]
+    face = PoseTrack.from_openpose(frames).face[0, 0]
+    assert face[:68].flatten().tolist() == whole[: 68 * 3] and not face[68:].any()
+
+
+def test_the_hosts_own_node_draws_our_pose():
+    frames = track_of(body()[None, None]).to_openpose()
+    arguments = dict.fromkeys(("draw_body", "draw_hands", "draw_face", "draw_feet", "draw_head"), True)
+    drawn = nodes_sdpose.SDPoseDrawKeypoints.execute(
+        frames, stick_width=4, face_point_size=3, score_threshold=0.3, **arguments
+    )
+    assert drawn[0].shape == (1, 512, 512, 3) and drawn[0].any()
+
+
+def broken(**changes):
+    frame = {"people": [], "canvas_width": 64, "canvas_height": 48} | changes
+    return [{"people": [], "canvas_width": 64, "canvas_height": 48}, frame]
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([], "an empty list"),
+        ({"people": []}, "found dict"),
+        (["nose"], "frame 0 has no canvas"),
+        ([{"people": []}], "frame 0 has no canvas"),
+        (broken(canvas_width=0)[1:], "larger than 0×0; it is 0×48"),
+        (broken(canvas_width=80), "frame 0 has 64×48, frame 1 has 80×48"),
+        (broken(people={"pose_keypoints_2d": []}), "people of frame 1"),
+        (broken(people=[{"pose_keypoints_2d": [1.0] * 53}]), "person 0 in frame 1 must be 18 times .* there are 53"),
+        (broken(people=[{"pose_keypoints_2d": [1.0] * 75}]), "there are 75"),
+        (broken(people=[{"hand_left_keypoints_2d": ["a"] * 63}]), "hand_left_keypoints_2d .* no number"),
+        (broken(people=[{"pose_keypoints_2d": [math.nan] * 54}]), "not finite"),
+    ],
+)
+def test_malformed_poses_are_told_apart(frames, message):
+    with pytest.raises(ValueError, match=f"^pose: .*{message}"):
+        PoseTrack.from_openpose(frames)
+
+
+def test_resizing_stretches_points_and_leaves_confidence():
+    track = track_of(body()[None, None], hands=np.full((1, 1, 2, 21, 3), 0.5)).resized(1024, 256)
+    assert np.allclose(track.keypoints[0, 0], body() * [2, 0.5, 1])
+    assert np.allclose(track.hands, [1, 0.25, 0.5])
+
+
+# --- gaps -------------------------------------------------------------------------------------------------------------
+
+
+def walk(frames=9):
+    """One person [T, 1, 18, 3] who moves 10 px a frame to the right."""
+    return np.stack([body(x=200 + 10 * index)[None] for index in range(frames)])
+
+
+def test_a_missing_person_is_interpolated_and_marked():
+    keypoints = walk()
+    keypoints[3:6] = 0
+    filled, whole = poses.fill_gaps(track_of(keypoints))
+    assert np.allclose(filled.keypoints[..., :2], walk()[..., :2])
+    assert whole.tolist() == [False] * 3 + [True] * 3 + [False] * 3
+    assert (filled.keypoints[3:6, ..., 2] == FILLED).all() and (filled.keypoints[:3, ..., 2] == 1).all()
+
+
+def test_a_person_missing_at_the_ends_holds_still():
+    keypoints = walk()
+    keypoints[:2] = keypoints[7:] = 0
+    keypoints[2, 0, 4] = 0  # a wrist that is hidden then is not invented
+    filled, whole = poses.fill_gaps(track_of(keypoints))
+    assert np.flatnonzero(whole).tolist() == [0, 1, 7, 8]
+    seen = np.delete(np.arange(18), 4)
+    assert np.array_equal(filled.keypoints[0, 0, seen, :2], walk()[2, 0, seen, :2])
+    assert np.array_equal(filled.keypoints[8, 0, :, :2], walk()[6, 0, :, :2])
+    assert not filled.keypoints[:3, 0, 4].any()
+
+
+def test_a_joint_is_filled_in_a_short_gap_and_not_in_a_long_one():
+    keypoints = walk(30)
+    keypoints[2:5, 0, 7] = keypoints[2:20, 0, 0] = keypoints[25:, 0, 3] = 0
+    filled, whole = poses.fill_gaps(track_of(keypoints))
+    assert np.allclose(filled.keypoints[2:5, 0, 7, :2], walk(30)[2:5, 0, 7, :2])
+    assert not filled.keypoints[2:20, 0, 0].any(), "18 frames without a nose: the face is turned away"
+    assert not filled.keypoints[25:, 0, 3].any(), "nothing comes after"
+    assert not whole.any()
+
+
+def test_people_are_filled_apart_and_nobody_is_invented():
+    keypoints = np.concatenate([walk(), walk(), np.zeros_like(walk())], axis=1)
+    keypoints[4, 0] = 0
+    filled, whole = poses.fill_gaps(track_of(keypoints))
+    assert np.flatnonzero(whole).tolist() == [4]
+    assert np.array_equal(filled.keypoints[:, 1:], keypoints[:, 1:])
+
+
+def test_filling_leaves_the_given_track_alone():
+    keypoints = walk()
+    keypoints[3] = 0
+    before = keypoints.copy()
+    poses.fill_gaps(track_of(keypoints))
+    assert np.array_equal(keypoints, before)
+
+
+# --- smoothing --------------------------------------------------------------------------------------------------------
+
+
+def test_strength_0_is_the_track_itself():
+    track = track_of(walk())
+    assert poses.smooth(track, 0) is track
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.3, 1.0])
+def test_a_still_pose_stays_where_it_is(strength):
+    still = np.repeat(walk(1), 12, axis=0)
+    assert np.array_equal(poses.smooth(track_of(still), strength).keypoints, still)
+
+
+def trembling(frames=60, pixels=0.6):
+    """A person who stands still, and what a detector makes of it."""
+    still = np.repeat(walk(1), frames, axis=0)
+    shaken = still.copy()
+    shaken[..., :2] += np.random.default_rng(2).normal(0, pixels, shaken[..., :2].shape)
+    return still, shaken
+
+
+def test_trembling_falls_with_strength():
+    still, shaken = trembling()
+    left = [np.abs(poses.smooth(track_of(shaken), s).keypoints - still)[..., :2].mean() for s in (0, 0.3, 0.6, 1.0)]
+    assert left == sorted(left, reverse=True)
+    # Measured: 0.83, 0.63 and 0.42 of the trembling is left.
+    assert left[1] < 0.9 * left[0] and left[3] < 0.5 * left[0]
+
+
+def test_a_fast_move_neither_lags_nor_shrinks():
+    """A kick of a third of the body's size within six frames keeps its time and nearly all of its height."""
+    kick = np.repeat(walk(1), 41, axis=0)
+    kick[:, 0, 10, 1] -= 130 * np.exp(-((np.arange(41) - 20) ** 2) / 8)
+    smoothed = poses.smooth(track_of(kick), 0.3).keypoints[:, 0, 10, 1]
+    assert smoothed.argmin() == 20
+    assert np.allclose(smoothed, smoothed[::-1]), "both ways alike: no lag"
+    height = (smoothed[0] - smoothed[20]) / 130
+    assert height > 0.9
+
+
+def test_joints_that_come_and_go_are_not_dragged():
+    keypoints = walk()
+    keypoints[3:6, 0, 4] = 0
+    keypoints[6:, 0, 4, 0] += 200  # it comes back elsewhere
+    smoothed = poses.smooth(track_of(keypoints), 1.0).keypoints
+    assert not smoothed[3:6, 0, 4].any()
+    # The first frame after the gap starts anew; only frames after it may pull it, by less than one step of 10 px.
+    assert abs(smoothed[6, 0, 4, 0] - keypoints[6, 0, 4, 0]) < 10
+
+
+def test_hands_are_smoothed_like_the_body():
+    _, shaken = trembling()
+    hands = np.concatenate([shaken, shaken[:, :, :3]], axis=2)[:, :, None].repeat(2, axis=2)  # [T, P, 2, 21, 3]
+    smoothed = poses.smooth(track_of(shaken, hands=hands), 0.5)
+    assert np.allclose(smoothed.hands[:, :, 1, :18], smoothed.keypoints)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan])
+def test_smoothing_outside_its_range_is_refused(strength):
+    with pytest.raises(ValueError, match="smoothing must be between 0 and 1"):
+        poses.smooth(track_of(walk()), strength)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+LIMBS = [(2, 3), (2, 6), (3, 4), (4, 5), (6, 7), (7, 8), (2, 9), (9, 10), (10, 11), (2, 12), (12, 13), (13, 14), (2, 1)]
+LIMBS += [(1, 15), (15, 17), (1, 16), (16, 18)]
+COLOURS = [[255, 0, 0], [255, 85, 0], [255, 170, 0], [255, 255, 0], [170, 255, 0], [85, 255, 0], [0, 255, 0]]
+COLOURS += [[0, 255, 85], [0, 255, 170], [0, 255, 255], [0, 170, 255], [0, 85, 255], [0, 0, 255], [85, 0, 255]]
+COLOURS += [[170, 0, 255], [255, 0, 255], [255, 0, 170], [255, 0, 85]]
+
+
+def draw_as_dwpose_does(joints):
+    """draw_bodypose() of DWPose, restated: OpenPose numbers from 1, "Y" is across, sizes are for 512 px."""
+    canvas = np.zeros((512, 512, 3), np.uint8)
+    for (first, second), colour in zip(LIMBS, COLOURS):
+        y, x = joints[[first - 1, second - 1], :2].T
+        length = np.hypot(x[0] - x[1], y[0] - y[1])
+        angle = math.degrees(math.atan2(x[0] - x[1], y[0] - y[1]))
+        center = (int(np.mean(y)), int(np.mean(x)))
+        polygon = cv2.ellipse2Poly(center, (int(length / 2), 4), int(angle), 0, 360, 1)
+        cv2.fillConvexPoly(canvas, polygon, [int(value * 0.6) for value in colour])
+    for (x, y, _), colour in zip(joints, COLOURS):
+        cv2.circle(canvas, (int(x), int(y)), 4, colour, thickness=-1)
+    return canvas
+
+
+def drawn(track, width=512, height=512):
+    """Pictures as bytes [T, H, W, 3]."""
+    frames = poses.draw(track, width, height)
+    assert frames.dtype == torch.float32
+    return (frames * 255).round().byte().numpy()
+
+
+def test_a_body_is_drawn_as_dwpose_draws_it():
+    track = track_of([[body()], [body(x=300)]])
+    assert np.array_equal(drawn(track), [draw_as_dwpose_does(body()), draw_as_dwpose_does(body(x=300))])
+
+
+def test_later_people_are_drawn_over_earlier_ones():
+    both = drawn(track_of([[body(), body(x=290)]]))[0]
+    last = draw_as_dwpose_does(body(x=290))
+    where = last.any(axis=2)
+    assert np.array_equal(both[where], last[where])
+    assert (both.any(axis=2) & ~where).any()
+
+
+@pytest.mark.parametrize("joint", [0, 3, 10, 17])
+def test_a_missing_joint_and_its_limbs_are_not_drawn(joint):
+    keypoints = body()
+    keypoints[joint, 2] = 0.29
+    colours = {tuple(colour) for colour in drawn(track_of([[keypoints]])).reshape(-1, 3).tolist()}
+    assert tuple(COLOURS[joint]) not in colours
+    for limb, colour in zip(LIMBS, COLOURS):
+        assert (tuple(int(value * 0.6) for value in colour) in colours) == (joint + 1 not in limb)
+
+
+def test_nobody_is_a_black_picture():
+    assert not drawn(track_of(np.zeros((2, 1, 18, 3)))).any()
+    assert not drawn(track_of(np.zeros((2, 0, 18, 3)))).any()
+
+
+def test_sticks_and_points_grow_with_the_canvas():
+    alone = np.zeros((1, 1, 18, 3))
+    alone[0, 0, 0] = 256, 256, 1
+    width = {
+        size: np.ptp(np.flatnonzero(drawn(track_of(alone), size, size).any(axis=(0, 1, 3)))) + 1
+        for size in (256, 512, 1024)
+    }
+    assert width == {256: 5, 512: 9, 1024: 17}  # discs of radius 2, 4 and 8
+    # The short side counts: a skeleton is no thicker in a wide picture.
+    assert np.ptp(np.flatnonzero(drawn(track_of(alone), 1024, 512).any(axis=(0, 2, 3)))) + 1 == 9
+
+
+def test_another_size_stretches_the_pose():
+    alone = np.zeros((1, 1, 18, 3))
+    alone[0, 0, 0] = 100, 400, 1
+    frame = drawn(track_of(alone), 1024, 256)[0]
+    rows, columns = np.nonzero(frame.any(axis=2))
+    assert frame.shape == (256, 1024, 3)
+    assert (rows.mean(), columns.mean()) == (200, 200)
+
+
+def test_hands_and_faces_are_drawn_as_dwpose_draws_them():
+    random = np.random.default_rng(3)
+    hand = np.column_stack([random.uniform(50, 250, (21, 2)), np.ones(21)])
+    face = np.column_stack([random.uniform(300, 450, (70, 2)), np.ones(70)])
+    hands = np.stack([np.zeros((21, 3)), hand])[None, None]
+    frame = drawn(track_of(np.zeros((1, 1, 18, 3)), hands=hands, face=face[None, None]))[0]
+
+    canvas = np.zeros((512, 512, 3), np.uint8)
+    fingers = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 5), (5, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11), (11, 12)]
+    fingers += [(0, 13), (13, 14), (14, 15), (15, 16), (0, 17), (17, 18), (18, 19), (19, 20)]
+    for number, (first, second) in enumerate(fingers):
+        colour = [255 * value for value in colorsys.hsv_to_rgb(number / 20, 1, 1)]
+        ends = [(int(hand[end, 0]), int(hand[end, 1])) for end in (first, second)]
+        cv2.line(canvas, *ends, colour, thickness=2)
+    for x, y, _ in hand:
+        cv2.circle(canvas, (int(x), int(y)), 4, (0, 0, 255), thickness=-1)
+    for x, y, _ in face:
+        cv2.circle(canvas, (int(x), int(y)), 3, (255, 255, 255), thickness=-1)
+    assert np.array_equal(frame, canvas)
+
+
+def test_drawing_counts_its_frames():
+    counted = []
+    poses.draw(track_of(walk(3)), 64, 64, counted.append)
+    assert counted == [1, 2, 3]
