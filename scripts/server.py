@@ -87,7 +87,8 @@ def command(host: hosts.Host, folder: Path, port: int) -> list[str]:
         "--base-directory": str(folder),
         "--database-url": f"sqlite:///{folder / 'user' / 'comfyui.db'}",
     }
-    flags = ["--cpu", "--disable-api-nodes", "--disable-auto-launch"]
+    # On the CPU, ComfyUI's own choice of attention takes 1.4 times as long as PyTorch's.
+    flags = ["--cpu", "--use-pytorch-cross-attention", "--disable-api-nodes", "--disable-auto-launch"]
     return [str(host.python), str(host.root / "main.py"), *flags, *(word for pair in options.items() for word in pair)]
 
 
