@@ -106,6 +106,12 @@ def test_a_person_who_is_hard_to_find_at_first_is_followed_back(network, dance, 
     assert followed.seen.all() and (followed.mask.amax(dim=(1, 2)) > 0.9).all()
 
 
+def test_of_two_people_the_nearest_is_found(network, dance):
+    pair = torch.cat([dance[0], dance[40]], dim=1).numpy()  # two of her, side by side
+    for x in (150, 450):
+        assert abs(network.find(pair, near=Region(x, 200, 300)).x - x) < 100
+
+
 def test_nobody_is_seen_where_nobody_is(network):
     followed = network.follow(torch.rand(3, 90, 160, 3))
     assert not followed.seen.any() and not followed.mask.any()
@@ -203,9 +209,11 @@ def test_openpose_joints_take_their_landmarks_and_the_neck_lies_between_the_shou
 def test_hidden_joints_and_joints_outside_the_frame_are_not_seen():
     landmarks = landmarks_in_a_row()
     landmarks[12, 2] = 0.49  # the right shoulder, and with it the neck
-    landmarks[15, 0] = -1  # the left wrist
+    landmarks[15, 0] = -1  # the left wrist, off to the left
+    landmarks[14, 0] = 400  # the right elbow, off to the right
+    landmarks[5, 1] = -1  # the right eye, above
     joints = detectors.openpose_joints(landmarks, 400, 270)  # landmarks 27 and 28, the ankles, lie below
-    assert np.flatnonzero(joints[:, 2] == 0).tolist() == [1, 2, 7, 10, 13]
+    assert np.flatnonzero(joints[:, 2] == 0).tolist() == [1, 2, 3, 7, 10, 13, 14]
     assert not joints[joints[:, 2] == 0].any()
 
 

@@ -200,11 +200,11 @@ def test_a_fast_move_neither_lags_nor_shrinks():
     """A kick of a third of the body's size within six frames keeps its time and nearly all of its height."""
     kick = np.repeat(walk(1), 41, axis=0)
     kick[:, 0, 10, 1] -= 130 * np.exp(-((np.arange(41) - 20) ** 2) / 8)
-    smoothed = poses.smooth(track_of(kick), 0.3).keypoints[:, 0, 10, 1]
+    smoothed = poses.smooth(track_of(kick), 1.0).keypoints[:, 0, 10, 1]
     assert smoothed.argmin() == 20
     assert np.allclose(smoothed, smoothed[::-1]), "both ways alike: no lag"
     height = (smoothed[0] - smoothed[20]) / 130
-    assert height > 0.9
+    assert height > 0.9  # measured: 0.97; a filter that does not open with speed leaves 0.23
 
 
 def test_joints_that_come_and_go_are_not_dragged():
