@@ -1,0 +1,1 @@
+"""Training of what models/ defines: the synthetic stage, losses, the stages of the paper."""
