@@ -26,8 +26,8 @@ def test_a_moving_camera_is_followed_past_a_walking_person(kind):
     alignment = align(step_in(film(wall(360, 640), path, SIZE), mask), mask.numpy())
     assert not alignment.still
     assert alignment.cuts == alignment.blind == ()
-    # A quarter of a pixel in the picture's corners, where errors are largest: resampling at that error is not visible.
-    assert worst_error(alignment, path) < 0.25
+    # A third of a pixel in the corners, where errors are largest: what is put in place that well does not look blurred.
+    assert worst_error(alignment, path) < 0.33
 
 
 def test_motion_is_in_pixels_a_frame():

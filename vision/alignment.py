@@ -15,7 +15,9 @@ WORKING_SIZE = 960  # px, the longer side: points are found to about 0.05 px the
 POINTS = 300
 FEWEST_POINTS = 12  # below this a homography through points with a few wrong ones is a guess
 WINDOW = 21  # px of the Lucas-Kanade window
-TOLERANCE = 1.5  # px: farther than this from where the camera says, a point moves by itself
+TOLERANCE = 2.0  # px: farther than this from where the camera says, a point moves by itself, or lies at another depth
+ROUNDS = 10  # of reweighting the points
+SMOOTH = 0.002  # of the points' weight: how strongly the camera is held where there are no points
 STANDS = 0.6  # px: a camera that never leaves its first place by more than this stands on a tripod
 SAME = 0.1  # px: two frames nearer than this are taken as they are, resampling would cost more than it mends
 FAR = 0.2  # of the picture's shorter side: a new keyframe is due,
@@ -60,9 +62,14 @@ class Alignment:
 
 def displacement(homography: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """How far [25] px ``homography`` [3, 3] moves a grid of points over a picture of ``size`` (height, width)."""
-    y, x = np.meshgrid(*(np.linspace(0, side - 1, 5) for side in size), indexing="ij")
-    points = np.stack([x.ravel(), y.ravel()], 1)
+    points = _grid(size)
     return np.linalg.norm(project(homography, points) - points, axis=1)
+
+
+def _grid(size: tuple[int, int]) -> np.ndarray:
+    """5×5 points [25, 2] (x, y) over a picture of ``size`` (height, width), corners included."""
+    y, x = np.meshgrid(*(np.linspace(0, side - 1, 5) for side in size), indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], 1)
 
 
 def project(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -164,7 +171,7 @@ class _Path:
         far = None
         for key in (self.key, self.last):
             guess = np.linalg.inv(self.to_shot[self.last.index]) @ self.to_shot[key.index]
-            homography, kept = _homography(key, view, guess)
+            homography, kept = _homography(key, view, guess, self.size)
             if homography is None:
                 continue
             if key is self.key and (kept < KEPT or displacement(homography, self.size).mean() > FAR * min(self.size)):
@@ -182,7 +189,7 @@ class _Path:
         return Alignment(to_shot, np.array(self.shot), self.size, still, tuple(self.blind), tuple(self.cuts))
 
 
-def _homography(key: _View, view: _View, guess: np.ndarray) -> tuple[np.ndarray | None, float]:
+def _homography(key: _View, view: _View, guess: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray | None, float]:
     """Homography [3, 3] in full-size pixels from ``key`` to ``view``, and the share of the keyframe's points that
     follow it; (None, 0) where the points do not agree on one."""
     none = None, 0.0
@@ -200,29 +207,62 @@ def _homography(key: _View, view: _View, guess: np.ndarray) -> tuple[np.ndarray 
     good[good] &= view.background[y[good], x[good]] > 0
     if good.sum() < FEWEST_POINTS:
         return none
-    homography, inliers = _fit(key.full_size(key.points[good]), view.full_size(there[good]))
-    if homography is None or inliers < max(FEWEST_POINTS, 0.3 * good.sum()):
+    homography, errors = _fit(key.full_size(key.points[good]), view.full_size(there[good]), guess, size)
+    inliers = int((errors < TOLERANCE).sum())
+    if inliers < max(FEWEST_POINTS, 0.3 * good.sum()):
         return none
     return homography, inliers / len(key.points)
 
 
-def _fit(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray | None, int]:
-    """The simplest map from ``source`` to ``target`` [N, 2] px that explains the points, and how many follow it.
+def _fit(
+    source: np.ndarray, target: np.ndarray, guess: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The homography from ``source`` to ``target`` [N, 2] px that most points follow, and the error [N] of each.
 
-    A similarity (shift, turn, zoom) stays sane where there are no points, behind the person above all; a homography is
-    used only where it is clearly closer.
+    Starts from ``guess``, where the camera was last, and stays with the same points as long as another choice explains
+    them no better: where a scene has depth, each surface has its own answer, and changing between them from frame to
+    frame shakes the picture. A grid over the picture of ``size`` holds on to the guess, too weakly to matter where
+    there are points.
     """
-    best, best_error, best_count = None, np.inf, 0
-    similarity, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=TOLERANCE)
-    full, _ = cv2.findHomography(source, target, cv2.RANSAC, TOLERANCE)
-    if similarity is not None:
-        similarity = np.vstack([similarity, [0, 0, 1]])
-    for candidate, must_gain in ((similarity, 1.0), (full, 0.8)):
-        if candidate is None:
+    grid = _grid(size)
+    source_all, target_all = np.concatenate([source, grid]), np.concatenate([target, project(guess, grid)])
+    share = np.concatenate([np.full(len(source), 1 / len(source)), np.full(len(grid), SMOOTH / len(grid))])
+    best, least = guess, np.inf
+    for start in (guess, cv2.findHomography(source, target, cv2.RANSAC, TOLERANCE)[0]):
+        homography = start
+        for _ in range(ROUNDS if start is not None else 0):
+            far = (_errors(homography, source_all, target_all) / TOLERANCE) ** 2
+            homography = _least_squares(source_all, target_all, share / (1 + far) ** 2)  # Geman and McClure's weights
+        if start is None:
             continue
-        errors = np.linalg.norm(project(candidate, source) - target, axis=1)
-        count = int((errors < TOLERANCE).sum())
-        error = float(np.sqrt(np.mean(np.minimum(np.nan_to_num(errors, nan=TOLERANCE), TOLERANCE) ** 2)))
-        if error < must_gain * best_error:
-            best, best_error, best_count = candidate, error, count
-    return best, best_count
+        far = (_errors(homography, source, target) / TOLERANCE) ** 2
+        cost = float((far / (1 + far)).mean())
+        if cost < 0.95 * least:
+            best, least = homography, cost
+    return best, _errors(best, source, target)
+
+
+def _errors(homography: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """How far [N] px ``source`` [N, 2] comes out from ``target``; far away where it is behind the camera."""
+    return np.nan_to_num(np.linalg.norm(project(homography, source) - target, axis=1), nan=1e6)
+
+
+def _least_squares(source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The homography [3, 3] from ``source`` to ``target`` [N, 2] by the normalised direct linear transform."""
+    (p, to_p), (q, to_q) = _normalised(source), _normalised(target)
+    p, zero = np.column_stack([p, np.ones(len(p))]), np.zeros((len(p), 3))
+    rows = np.concatenate(
+        [np.column_stack([p, zero, -q[:, :1] * p]), np.column_stack([zero, p, -q[:, 1:] * p])]
+    )  # [2N, 9]
+    square = rows.T @ (rows * np.concatenate([weight, weight])[:, None])
+    homography = np.linalg.inv(to_q) @ np.linalg.eigh(square)[1][:, 0].reshape(3, 3) @ to_p
+    return homography / homography[2, 2]
+
+
+def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``points`` [N, 2] around 0 with spread 1, and the map [3, 3] that brought them there."""
+    center = points.mean(axis=0)
+    scale = 1 / (np.abs(points - center).mean() + 1e-9)
+    return (points - center) * scale, np.array(
+        [[scale, 0, -scale * center[0]], [0, scale, -scale * center[1]], [0, 0, 1]]
+    )
