@@ -15,7 +15,7 @@ def _report(result: plate.Plate) -> str:
     if not hidden:
         return "\n".join([*lines, "The mask is empty: nothing was hidden, the video is unchanged"])
     lines.append(f"Behind the mask: {hidden / result.unfilled.numel():.1%} of the picture")
-    if result.alignment is None:
+    if result.alignment is None or frames == 1:
         return "\n".join([*lines, "All of it is invented, each frame alone"])
     lines.append(f"Seen in other frames: {1 - invented / hidden:.1%} of that; invented: {invented / hidden:.1%}")
     motion = result.alignment.motion()

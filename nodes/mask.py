@@ -1,6 +1,7 @@
 """Video -> character mask; mask -> shape-agnostic mask."""
 
 import comfy.model_management
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from ..vision import pose as poses
 from . import sockets
 from .pose import WEIGHTS, check_frames, progress_of
 
+LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 WIDEST = 512  # px of growing and feathering: more is a blur of the whole picture
 
 
@@ -91,6 +93,7 @@ class SegmentCharacter(io.ComfyNode):
                 if track is None
                 else "pose: no person was found where it points to, in any frame. Is it the pose of these images?"
             )
+        mask = torch.from_numpy(masks.without_lapses(mask.numpy(), LAPSE))
         return io.NodeOutput(masks.feather(masks.grow(mask, grow), feather))
 
 

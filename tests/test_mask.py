@@ -121,6 +121,13 @@ def test_feather_leaves_the_border_of_the_picture_whole():
     assert torch.allclose(masks.feather(torch.ones(1, 16, 16), 4), torch.ones(1, 16, 16), atol=1e-6)
 
 
+def test_a_lapse_between_two_good_masks_is_closed_and_a_longer_gap_is_not():
+    seen = torch.tensor([1, 1, 0, 0, 0.8, 0, 0, 0, 1, 0]).reshape(10, 1, 1).repeat(1, 3, 4)
+    closed = masks.without_lapses(seen.numpy(), 2)
+    assert np.allclose(closed[:, 0, 0], [1, 1, 0.8, 0.8, 0.8, 0, 0, 0, 1, 0])
+    assert np.array_equal(masks.without_lapses(seen.numpy() > 0.5, 2), closed > 0.5)
+
+
 def test_negative_feather_is_named():
     with pytest.raises(ValueError, match="feather is -1"):
         masks.feather(torch.ones(1, 8, 8), -1)

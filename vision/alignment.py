@@ -209,7 +209,9 @@ def _homography(key: _View, view: _View, guess: np.ndarray, size: tuple[int, int
         return none
     homography, errors = _fit(key.full_size(key.points[good]), view.full_size(there[good]), guess, size)
     inliers = int((errors < TOLERANCE).sum())
-    if inliers < max(FEWEST_POINTS, 0.3 * good.sum()):
+    # A picture that leaves itself altogether, or folds, is a wrong answer to points that moved at random.
+    sane = displacement(homography, size).max() < max(size) and np.linalg.det(homography) > 0.05
+    if inliers < max(FEWEST_POINTS, 0.3 * good.sum()) or not sane:
         return none
     return homography, inliers / len(key.points)
 

@@ -125,6 +125,17 @@ def feather(mask: Tensor, pixels: int, progress: Progress | None = None) -> Tens
     return _each_frame(mask, softened, progress)
 
 
+def without_lapses(covered: np.ndarray, longest: int) -> np.ndarray:
+    """``covered`` [T, H, W] (bool, or a mask in 0…1) with its lapses closed: where it is low for at most ``longest``
+    frames between two where it is high, it is as high as the lower of the two."""
+    out = covered.copy()
+    for length in range(1, longest + 1):
+        for first in range(1, len(covered) - length):
+            around = np.minimum(covered[first - 1], covered[first + length])
+            np.maximum(out[first : first + length], around, out=out[first : first + length])
+    return out
+
+
 def bounding_box(inside: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
     """Rows and columns of the box around everything in ``inside`` [H, W] bool or uint8, ``margin`` px wider on each
     side but within the picture. Empty slices where there is nothing."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Alignment, align, project
-from .mask import INSIDE, bounding_box, fit_mask, grow_frame
+from .mask import INSIDE, bounding_box, fit_mask, grow_frame, without_lapses
 
 METHODS = ("temporal", "telea")
 GROW = 8  # px: motion blur, hair and contact shadow reach this far beyond a good mask
@@ -91,10 +91,7 @@ def _hidden(mask: Tensor, grow: int) -> np.ndarray:
 
 def _trust(hidden: np.ndarray) -> np.ndarray:
     """How far the pixels of ``hidden`` [T, H, W] can be trusted to show background: uint8 of CLEAR, BESIDE, HIDDEN."""
-    blocked = hidden.copy()
-    for length in range(1, GLIMPSE + 1):
-        for first in range(1, len(hidden) - length):
-            blocked[first : first + length] |= hidden[first - 1] & hidden[first + length]
+    blocked = without_lapses(hidden, GLIMPSE)
     trust = np.empty(hidden.shape, np.uint8)
     for frame, inside in zip(trust, blocked):
         frame[:] = np.where(inside, HIDDEN, np.where(grow_frame(inside, SHY), BESIDE, CLEAR))
