@@ -64,7 +64,7 @@ class Client:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            raise ClientError(refusal(error.read(), f"{request.full_url}: {error}")) from None
+            raise ClientError(refusal(error.read()) or f"{request.full_url}: {error}") from None
         except OSError as error:
             raise ClientError(f"no answer from {request.full_url} ({error})") from None
 
@@ -77,8 +77,12 @@ class Client:
         return self.post("upload/image", body, f"multipart/form-data; boundary={boundary}")["name"]
 
     def queue(self, prompt: dict) -> str:
-        """Queue ``prompt`` (API form). ClientError, naming the node and the input, if the server refuses it."""
-        return self.post("prompt", {"prompt": prompt, "client_id": self.id})["prompt_id"]
+        """Queue ``prompt`` (API form). ClientError, naming the node and the input, if the server refuses any of it."""
+        answer = self.post("prompt", {"prompt": prompt, "client_id": self.id})
+        if answer["node_errors"]:  # it would run those outputs that are not concerned, and leave out the rest
+            self.cancel(answer["prompt_id"])
+            raise ClientError(refusal(answer))
+        return answer["prompt_id"]
 
     def cancel(self, prompt_id: str) -> None:
         """Take the prompt out of the queue, or stop it if it runs."""
@@ -169,10 +173,10 @@ def title(prompt: dict, node: str) -> str:
     return entry.get("_meta", {}).get("title") or entry.get("class_type") or f"node {node}"
 
 
-def refusal(body: bytes, otherwise: str) -> str:
-    """The server's answer to a prompt it does not take, as one line."""
+def refusal(answer: bytes | dict) -> str:
+    """The server's answer to a prompt that it does not take, as one line; empty if it is none."""
     try:
-        answer = json.loads(body)
+        answer = answer if isinstance(answer, dict) else json.loads(answer)
         told = [
             f"{node['class_type']}: {error['message']} ({error['details']})"
             for node in answer["node_errors"].values()
@@ -180,7 +184,7 @@ def refusal(body: bytes, otherwise: str) -> str:
         ]
         return "; ".join(told) or f"{answer['error']['message']} {answer['error'].get('details', '')}".strip()
     except (ValueError, KeyError, TypeError, AttributeError):
-        return otherwise
+        return ""
 
 
 def find(prompt: dict, name: str) -> str:

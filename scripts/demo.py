@@ -12,9 +12,9 @@ from pathlib import Path
 
 import av
 import client
+import comfyui
 import host as hosts
 import numpy as np
-import server
 from PIL import Image, ImageSequence
 
 WORKFLOW = hosts.CLONE / "workflows" / "api" / "animate.json"
@@ -46,15 +46,21 @@ def write_video(frames: list[np.ndarray], path: Path, fps: int) -> None:
         container.mux(stream.encode())
 
 
-def write_inputs(folder: Path) -> list[Path]:
-    """The driving video and the character's picture, as the workflow names them."""
+def write_inputs(folder: Path, frames: int | None = None) -> tuple[Path, Path]:
+    """The driving video, or its first ``frames``, and the character's picture."""
     with Image.open(template(*DANCE)) as clip:
-        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)]
+        pictures = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)]
     video, picture = folder / "dance.mp4", folder / "character.png"
-    write_video(frames, video, DANCE_FPS)
+    write_video(pictures[:frames], video, DANCE_FPS)
     with Image.open(template(*CHARACTER)) as sheet:
         sheet.convert("RGB").save(picture)
-    return [video, picture]
+    return video, picture
+
+
+def choose(connection: client.Client, prompt: dict, video: Path, picture: Path) -> None:
+    """Do in ``prompt`` what an artist does first: upload and choose the two inputs."""
+    client.put(prompt, "Driving video", "file", connection.upload(video))
+    client.put(prompt, "Character", "image", connection.upload(picture))
 
 
 def save(connection: client.Client, history: dict, prompt: dict) -> list[Path]:
@@ -76,11 +82,10 @@ def save(connection: client.Client, history: dict, prompt: dict) -> list[Path]:
 def animate() -> None:
     prompt = json.loads(WORKFLOW.read_text())
     host, started = hosts.get(), time.monotonic()
-    with server.running(host) as comfyui, client.Client(comfyui.url) as connection:
-        print(f"ComfyUI answers after {comfyui.start_s:.0f} s")
+    with comfyui.running(host) as server, client.Client(server.url) as connection:
+        print(f"ComfyUI answers after {server.start_s:.0f} s")
         with tempfile.TemporaryDirectory() as folder:
-            for path in write_inputs(Path(folder)):
-                connection.upload(path)
+            choose(connection, prompt, *write_inputs(Path(folder)))
         history = connection.follow(connection.queue(prompt), prompt)
         for path in save(connection, history, prompt):
             print(path.relative_to(hosts.CLONE))
@@ -90,7 +95,7 @@ def animate() -> None:
 def main() -> int:
     try:
         animate()
-    except (hosts.HostError, server.ServerError, client.ClientError, OSError) as error:
+    except (hosts.HostError, comfyui.ServerError, client.ClientError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
