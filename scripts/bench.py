@@ -96,7 +96,7 @@ def bench_prepare() -> None:
 
 def bench_start() -> None:
     """What the pack adds to the host's start."""
-    from server import import_seconds
+    from comfyui import import_seconds
 
     report("the pack's part of the host's start", f"{import_seconds():.2f} s", "at most 0.5")
 

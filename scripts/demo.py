@@ -46,12 +46,23 @@ def write_video(frames: list[np.ndarray], path: Path, fps: int) -> None:
         container.mux(stream.encode())
 
 
+def dance_pictures() -> list[np.ndarray]:
+    """The frames of the dance, each [350, 350, 3] uint8."""
+    with Image.open(template(*DANCE)) as clip:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)]
+
+
+def dance_frames():
+    """The dance as the host's nodes see it: IMAGE [45, 350, 350, 3] in 0…1."""
+    import torch
+
+    return torch.from_numpy(np.stack(dance_pictures())).float() / 255
+
+
 def write_inputs(folder: Path, frames: int | None = None) -> tuple[Path, Path]:
     """The driving video, or its first ``frames``, and the character's picture."""
-    with Image.open(template(*DANCE)) as clip:
-        pictures = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)]
     video, picture = folder / "dance.mp4", folder / "character.png"
-    write_video(pictures[:frames], video, DANCE_FPS)
+    write_video(dance_pictures()[:frames], video, DANCE_FPS)
     with Image.open(template(*CHARACTER)) as sheet:
         sheet.convert("RGB").save(picture)
     return video, picture
