@@ -9,6 +9,8 @@ environment variable ANIMATE_ANYWHERE_HOST says. Every step can be broken off; t
 Standard library only: this is what runs before anything is installed.
 """
 
+from __future__ import annotations  # so that a Python that is too old gets as far as the line that says so
+
 import argparse
 import errno
 import fcntl

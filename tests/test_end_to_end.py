@@ -113,6 +113,8 @@ def test_every_node_of_the_pack_is_there(connection):
 
 def test_the_page_offers_the_example_as_a_template(connection):
     assert "animate" in json.loads(connection.get("workflow_templates"))[hosts.LINK]
+    picture = connection.get(f"api/workflow_templates/{hosts.LINK}/animate.jpg")
+    assert Image.open(io.BytesIO(picture)).format == "JPEG"
 
 
 def test_the_example_succeeds(first):

@@ -268,3 +268,9 @@ def test_too_small_a_disk_is_said_before_anything_is_installed(place, monkeypatc
     assert host.main([]) == 1
     assert f"set {host.PLACE} to another place" in capfd.readouterr().err.splitlines()[-1]
     assert not (place / "environment").exists()
+
+
+def test_a_python_that_is_too_old_is_told_so(monkeypatch, capfd):
+    monkeypatch.setattr(host.sys, "version_info", (3, 9, 18))
+    assert host.main([]) == 1
+    assert "Python 3.11 or newer is needed" in capfd.readouterr().err
