@@ -3,6 +3,7 @@
 python scripts/server.py           start it in a temporary folder and keep it until Ctrl-C
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -20,6 +21,10 @@ from pathlib import Path
 
 import host as hosts
 
+# Loaded here and not in the forked process, where only few things are safe.
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
+
 # What the host does with a custom node at its start, after all else that it imports by then.
 IMPORT_TIMER = """
 import asyncio, sys, time
@@ -34,7 +39,7 @@ started = time.perf_counter()
 assert asyncio.run(nodes.load_custom_node(pack))
 print(time.perf_counter() - started)
 """
-# A server that nobody ends (its parent was killed) ends itself after this time.
+# A server that nobody ends ends itself after this time.
 LIFE_S = 30 * 60
 
 
@@ -74,7 +79,7 @@ def running(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=partial(signal.alarm, life),  # an alarm outlives exec, and kills who does not expect it
+                preexec_fn=partial(tie_to_parent, life),
             )
         url = f"http://127.0.0.1:{port}"
         try:
@@ -82,6 +87,13 @@ def running(
             yield Server(url, folder, log, process, time.monotonic() - started)
         finally:
             end(process)
+
+
+def tie_to_parent(life: int) -> None:
+    """In the new process, before ComfyUI runs in it: end with the parent, and after ``life`` s at the latest."""
+    signal.alarm(life)  # outlives exec, and kills who does not expect it
+    if LIBC:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def lay_out(folder: Path, with_pack: bool) -> None:
