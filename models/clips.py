@@ -14,7 +14,7 @@ from .reference import GREY, Reference
 ASPECT_TOLERANCE = 0.02  # more would be seen as a stretched body
 CHUNK = 16  # frames resized between two calls of ``progress``
 
-Progress = Callable[[int], None]  # called with the number of units done; may raise to cancel
+Progress = Callable[[int], None]  # called with the number of units done so far; may raise to cancel
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: tensors have no truth value
@@ -75,7 +75,8 @@ def make_shot(
     pose: [T, H, W, 3], background: [1 or T, H, W, 3 or 4], mask: [1 or T, H, W] in the background's own size. A size of
     0 follows from the pose video. A background of another aspect ratio is cropped at its centre, and its mask with it;
     a mask on a still background has no meaning and is left out. ``length`` (0: all) is rounded down to 8k+5.
-    Raises ValueError, naming the socket, before any frame is touched.
+    ``progress`` is called with the number of frames resized. Raises ValueError, naming the socket, before any frame is
+    touched.
     """
     _check_frames("pose", pose, latents.SHORTEST)
     _check_frames("background", background, latents.SHORTEST if len(background) > 1 else 1)
@@ -85,12 +86,19 @@ def make_shot(
         _check_mask(mask, background)
     width, height = _size(pose, width, height)
     length = latents.valid_length(_asked_length(pose, background, length))
+    done = 0
+
+    def fit(frames: Tensor, method: str) -> Tensor:
+        nonlocal done
+        before, frames = done, frames[:length]
+        done += len(frames)
+        return _fit(frames, width, height, method, progress and (lambda count: progress(before + count)))
+
     return Shot(
         length=length,
-        background=_fit(background[:length, ..., :3], width, height, "lanczos", progress),
-        pose=_fit(pose[:length, ..., :3], width, height, "lanczos", progress),
-        # [T, H, W] -> [T, H, W, 1] and back
-        mask=None if mask is None else _fit(mask[:length, ..., None], width, height, "area", progress)[..., 0],
+        background=fit(background[..., :3], "lanczos"),
+        pose=fit(pose[..., :3], "lanczos"),
+        mask=None if mask is None else fit(mask[..., None], "area")[..., 0],  # [T, H, W] -> [T, H, W, 1] and back
         reference=reference,
     )
 
@@ -166,7 +174,7 @@ def _fit(frames: Tensor, width: int, height: int, method: str, progress: Progres
         chunk = comfy.utils.common_upscale(chunk, width, height, method, "center")
         fitted[start : start + CHUNK] = chunk.movedim(1, -1)
         if progress is not None:
-            progress(len(chunk))
+            progress(start + len(chunk))
     return fitted
 
 
@@ -192,7 +200,7 @@ class Encoded:
 
 
 def encode(shot: Shot, vae, progress: Progress | None = None) -> Encoded:
-    """Put a shot through the VAE; ``progress`` is called with 1 after each of two parts.
+    """Put a shot through the VAE; ``progress`` is called after each of two parts.
 
     Of a start picture, latent frame 0 holds the picture and the others are zero (CogVideoX-I2V). Of an environment
     video, every frame is there, with the character's region blanked (Animate Anyone 2, section 3.2).
@@ -211,7 +219,7 @@ def encode(shot: Shot, vae, progress: Progress | None = None) -> Encoded:
         progress(1)
     pose = None if shot.pose is None else latents.encode_frames(vae, shot.pose)
     if progress is not None:
-        progress(1)
+        progress(2)
     return Encoded(background, pose, shot.reference)
 
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 
 from ..vision import plate
 from . import sockets
-from .pose import check_frames, progress_of, ranges
+from .feedback import progress_of, ranges
 
 
 def _report(result: plate.Plate) -> str:
@@ -69,7 +69,7 @@ class InpaintBackground(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, mask, method="temporal", grow=plate.GROW) -> io.NodeOutput:
-        check_frames(images)
+        sockets.check_frames(images)
         progress = progress_of(plate.steps(len(images), method))
         result = plate.clean_background(images, mask, progress, method=method, grow=grow)
         report = _report(result)

@@ -9,7 +9,8 @@ from ..vision import detectors
 from ..vision import mask as masks
 from ..vision import pose as poses
 from . import sockets
-from .pose import WEIGHTS, check_frames, progress_of
+from .feedback import progress_of
+from .pose import WEIGHTS
 
 LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 WIDEST = 512  # px of growing and feathering: more is a blur of the whole picture
@@ -81,7 +82,7 @@ class SegmentCharacter(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, model="blazepose", feather=4, grow=0, pose=None) -> io.NodeOutput:
-        check_frames(images)
+        sockets.check_frames(images)
         track = None if pose is None else _track_for(images, pose)
         network = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
         progress = progress_of(len(images))

@@ -3,43 +3,16 @@
 from pathlib import Path
 
 import comfy.model_management
-import comfy.utils
 import numpy as np
 from comfy_api.latest import io, ui
-from torch import Tensor
 
 from ..vision import detectors
 from ..vision import pose as poses
 from . import sockets
+from .feedback import progress_of, ranges
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "blazepose"
 LARGEST = 16384  # px, as in the host's own nodes
-
-
-def progress_of(steps: int) -> detectors.Progress:
-    """The host's progress bar, and its cancel button, for a function that counts up to ``steps``."""
-    bar = comfy.utils.ProgressBar(steps)
-
-    def done(count: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(count)
-
-    return done
-
-
-def check_frames(images: Tensor, socket: str = "images") -> None:
-    """Raise ValueError unless ``images`` are frames [T, H, W, 3 or 4], one at least."""
-    shape = "×".join(map(str, images.shape))
-    if images.dim() != 4 or images.shape[-1] not in (3, 4):
-        raise ValueError(f"{socket}: expected frames × height × width × 3 (or 4) colours, found {shape}.")
-    if 0 in images.shape:
-        raise ValueError(f"{socket}: there is no picture in it ({shape}). Was the video loaded, or its range empty?")
-
-
-def ranges(frames: np.ndarray) -> str:
-    """Frames [T] bool as text: "0-3, 17"."""
-    edges = np.flatnonzero(np.diff(frames.astype(int), prepend=0, append=0)).reshape(-1, 2)
-    return ", ".join(f"{start}" if end == start + 1 else f"{start}-{end - 1}" for start, end in edges)
 
 
 def _report(track: poses.PoseTrack, seen: np.ndarray, filled: np.ndarray) -> str:
@@ -87,7 +60,7 @@ class ExtractPose(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, detector, smoothing) -> io.NodeOutput:
-        check_frames(images)
+        sockets.check_frames(images)
         network = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
         followed = network.follow(images, progress_of(len(images)))
         if not followed.seen.any():

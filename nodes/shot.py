@@ -1,7 +1,5 @@
 """The shot: who, where and how it moves; and its encoding for the model."""
 
-import comfy.model_management
-import comfy.utils
 import node_helpers
 from comfy_api.latest import io, ui
 
@@ -9,17 +7,7 @@ import nodes
 
 from ..models import clips, dit, latents
 from . import sockets
-
-
-def progress_of(steps: int) -> clips.Progress:
-    """The host's progress bar, and its cancel button, for work of ``steps`` steps."""
-    bar = comfy.utils.ProgressBar(steps)
-
-    def done(count: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update(count)
-
-    return done
+from .feedback import progress_of
 
 
 def _report(shot: clips.Shot, asked: int, background, mask) -> str:

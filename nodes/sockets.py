@@ -1,6 +1,7 @@
-"""What travels between the nodes: socket types, the menu's categories, and the prefix of every node id."""
+"""What travels between the nodes: socket types and their checks, the menu's categories, the prefix of every node id."""
 
 from comfy_api.latest import io
+from torch import Tensor
 
 PREFIX = "AA_"
 
@@ -15,3 +16,12 @@ PoseKeypoint = io.Custom("POSE_KEYPOINT")
 Adapter = io.Custom("AA_ADAPTER")
 Reference = io.Custom("AA_REFERENCE")
 Shot = io.Custom("AA_SHOT")
+
+
+def check_frames(images: Tensor, socket: str = "images") -> None:
+    """Raise ValueError unless ``images`` are frames [T, H, W, 3 or 4], one at least."""
+    shape = "×".join(map(str, images.shape))
+    if images.dim() != 4 or images.shape[-1] not in (3, 4):
+        raise ValueError(f"{socket}: expected frames × height × width × 3 (or 4) colours, found {shape}.")
+    if 0 in images.shape:
+        raise ValueError(f"{socket}: there is no picture in it ({shape}). Was the video loaded, or its range empty?")

@@ -4,6 +4,7 @@ import comfy.model_management
 import numpy as np
 import pytest
 import torch
+from animate_anywhere.nodes import feedback
 from animate_anywhere.nodes import pose as nodes
 from animate_anywhere.vision.detectors import load_blazepose
 from animate_anywhere.vision.pose import PoseTrack
@@ -98,4 +99,4 @@ def test_an_empty_pose_is_refused():
     ("frames", "text"), [([1, 1, 0, 1], "0-1, 3"), ([0, 0], ""), ([1], "0"), ([0, 1, 1, 1], "1-3")]
 )
 def test_frames_are_told_as_ranges(frames, text):
-    assert nodes.ranges(np.array(frames, bool)) == text
+    assert feedback.ranges(np.array(frames, bool)) == text
