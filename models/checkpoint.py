@@ -24,6 +24,21 @@ from .latents import CHANNELS, PATCH
 from .pose_control import PoseControl
 from .reference import ReferenceNet
 
+# What diffusers calls it -> what the host calls it, in this order. Everything else has the same name in both.
+FROM_DIFFUSERS = (
+    ("transformer_blocks.", "blocks."),
+    (".attn1.to_out.0.", ".attn_out."),
+    (".attn1.to_q.", ".q."),
+    (".attn1.to_k.", ".k."),
+    (".attn1.to_v.", ".v."),
+    (".attn1.norm_q.", ".norm_q."),
+    (".attn1.norm_k.", ".norm_k."),
+    (".ff.net.0.proj.", ".ff_proj."),
+    (".ff.net.2.", ".ff_out."),
+    ("time_embedding.linear_", "time_embedding_linear_"),
+    ("ofs_embedding.linear_", "ofs_embedding_linear_"),
+)
+
 METADATA_KEY = "animate_anywhere"
 FORMAT = 1
 FAMILY = "cogvideox1.5-i2v"
@@ -83,6 +98,13 @@ class Adapter:
     pose_control: comfy.model_patcher.ModelPatcher | None = None
     reference: comfy.model_patcher.ModelPatcher | None = None
     background_motion: dict[str, Tensor] | None = None
+
+
+def native_key(key: str) -> str:
+    """The host's name for a weight of diffusers' CogVideoXTransformer3DModel."""
+    for theirs, ours in FROM_DIFFUSERS:
+        key = key.replace(theirs, ours)
+    return key
 
 
 def pose_control_for(base: Base, blocks: int | None = None, **place) -> PoseControl:

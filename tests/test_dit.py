@@ -3,39 +3,15 @@
 import pytest
 import torch
 import toys
-from animate_anywhere.models import dit
+from animate_anywhere.models import checkpoint, dit
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from diffusers import CogVideoXTransformer3DModel as Diffusers
 
 SIZES = pytest.mark.parametrize(("height", "width"), [(8, 4), (4, 8), (6, 6)], ids=["portrait", "landscape", "square"])
 
-# Host key -> diffusers key. The other way round this is how released weights are remapped.
-RENAMED = (
-    ("blocks.", "transformer_blocks."),
-    (".attn_out.", ".attn1.to_out.0."),
-    (".norm_q.", ".attn1.norm_q."),
-    (".norm_k.", ".attn1.norm_k."),
-    (".ff_proj.", ".ff.net.0.proj."),
-    (".ff_out.", ".ff.net.2."),
-    (".q.", ".attn1.to_q."),
-    (".k.", ".attn1.to_k."),
-    (".v.", ".attn1.to_v."),
-    ("time_embedding_linear_", "time_embedding.linear_"),
-    ("ofs_embedding_linear_", "ofs_embedding.linear_"),
-)
-
 
 def stock() -> CogVideoXTransformer3DModel:
     return toys.cogvideox_patcher().model.diffusion_model
-
-
-def to_diffusers(state: dict) -> dict:
-    renamed = {}
-    for key, value in state.items():
-        for host, other in RENAMED:
-            key = key.replace(host, other)
-        renamed[key] = value
-    return renamed
 
 
 @SIZES
@@ -64,7 +40,8 @@ def test_stock_forward_equals_diffusers(height, width):
         patch_size_t=2,
         use_rotary_positional_embeddings=True,
     ).eval()
-    other.load_state_dict(to_diffusers(network.state_dict()))
+    weights = network.state_dict()
+    other.load_state_dict({key: weights[checkpoint.native_key(key)] for key in other.state_dict()})
     rope = dit.rope_at(network, torch.arange(2), height // 2, width // 2)
     with torch.no_grad():
         expected = other(
