@@ -92,7 +92,10 @@ def make_shot(
         nonlocal done
         before, frames = done, frames[:length]
         done += len(frames)
-        return _fit(frames, width, height, method, progress and (lambda count: progress(before + count)))
+        fitted = _fit(frames, width, height, method, progress and (lambda count: progress(before + count)))
+        if progress is not None:
+            progress(done)
+        return fitted
 
     return Shot(
         length=length,
@@ -128,18 +131,21 @@ def _same_aspect(width: int, height: int, other_width: int, other_height: int) -
 
 
 def _size(pose: Tensor, width: int, height: int) -> tuple[int, int]:
-    """The shot's size in px. Raises ValueError where it does not suit the model or would stretch the pose."""
+    """The shot's size in px. Raises ValueError where it does not suit the model or has not the pose's proportions.
+
+    A side that follows from the other one is rounded to a step of 16, and the frames are cropped by what that is off.
+    """
     own_height, own_width = pose.shape[1:3]
-    if width and not height:
-        height = _to_step(width * own_height / own_width)
-    elif height and not width:
-        width = _to_step(height * own_width / own_height)
+    derived = bool(width) != bool(height)
+    if derived:
+        width = width or _to_step(height * own_width / own_height)
+        height = height or _to_step(width * own_height / own_width)
     width, height = width or own_width, height or own_height
     latents.check_size(width, height)
-    if not _same_aspect(width, height, own_width, own_height):
+    if not derived and not _same_aspect(width, height, own_width, own_height):
         raise ValueError(
-            f"pose: the video is {own_width}×{own_height} px and the shot {width}×{height} px, which would stretch the "
-            f"body. Set AA_DrawPose's width and height to {width} and {height}."
+            f"pose: the video is {own_width}×{own_height} px and the shot {width}×{height} px, which would cut the "
+            "body off. Set only one of the shot's width and height, or crop the driving video to their proportions."
         )
     return width, height
 

@@ -55,7 +55,7 @@ def dpm_step(x: Tensor, x0: Tensor, now: Level, then: Level, noise: Tensor, past
     if then.sigma == 0:
         return x0
     if then.sigma > now.sigma:
-        raise ValueError("sigmas: they rise, and CogVideoX-DPM only goes down. Take them from AA_Schedule.")
+        raise ValueError("sigmas: they rise, and CogVideoX-DPM only goes down. Take them from CogVideoX Schedule.")
     ratio = 0.0 if math.isinf(now.sigma) else then.sigma / now.sigma
     target = x0
     if past is not None and past.level.sigma > now.sigma:

@@ -80,17 +80,21 @@ class ApplyAdapter(io.ComfyNode):
                 _strength(
                     "reference_strength",
                     "How much the person looks like the character.",
-                    "1 is as trained and fastest; 0 leaves the character out, values between mix both.",
+                    "1 is as trained, 0 leaves the character out; values between mix both and take longer.",
                     1.0,
                 ),
                 _strength(
                     "background_motion",
                     "How much the background moves with the pose.",
-                    "1 is as trained; 0 leaves the base model's own motion.",
+                    "1 is as trained, 0 leaves the base model's own motion; above 1 exaggerates.",
                     2.0,
                 ),
             ],
-            outputs=[io.Model.Output("model", tooltip="The model with the adapter; for Sample Shot or any sampler.")],
+            outputs=[
+                io.Model.Output(
+                    "model", tooltip="The model with the adapter; for Sample Shot, or the stock custom samplers."
+                )
+            ],
         )
 
     @classmethod
@@ -109,14 +113,15 @@ class EncodeReference(io.ComfyNode):
             description="Reads the character's picture once, so that the video shows this person. The result serves "
             "any number of shots and seeds.",
             inputs=[
-                sockets.Adapter.Input("adapter", tooltip="The adapter that is applied to the model, too."),
+                sockets.Adapter.Input("adapter", tooltip="From Load AnimateAnywhere Adapter, the same as for Apply."),
                 io.Vae.Input("vae", tooltip="The model's own VAE: CogVideoX's, or aa_tiny_vae with aa_tiny_base."),
                 io.Image.Input("character", tooltip="One picture of the person. Of several, the first is used."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
                     tooltip="White where the person is. What lies outside is greyed out, so that only the person is "
-                    "read. Without it the whole picture is read.",
+                    "read. Without it the whole picture is read. Load Image's mask of a PNG is the other way round: "
+                    "Invert Mask first.",
                 ),
                 io.Int.Input(
                     "width",
@@ -124,9 +129,13 @@ class EncodeReference(io.ComfyNode):
                     tooltip="Width in px that the picture is fitted into, whole, the rest grey. 0: its own, made "
                     "smaller where it has more pixels than 1360×768.",
                 ),
-                io.Int.Input("height", **size, tooltip="Height in px, as width."),
+                io.Int.Input(
+                    "height",
+                    **size,
+                    tooltip="Height in px that the picture is fitted into. 0, together with width: its own.",
+                ),
             ],
-            outputs=[sockets.Reference.Output("reference", tooltip="The character, for Shot.")],
+            outputs=[sockets.Reference.Output("reference", tooltip="The character as the model reads it, for Shot.")],
         )
 
     @classmethod

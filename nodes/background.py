@@ -55,7 +55,7 @@ class InpaintBackground(io.ComfyNode):
                     default=plate.GROW,
                     min=0,
                     max=512,
-                    tooltip="Widens the mask by so many px. More, where rests of the person or a shadow remain.",
+                    tooltip="Widens the mask by so many px. More, where traces of the person or a shadow remain.",
                 ),
             ],
             outputs=[

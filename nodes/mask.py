@@ -76,7 +76,11 @@ class SegmentCharacter(io.ComfyNode):
                 _feather_input(4),
                 _grow_input(),
             ],
-            outputs=[io.Mask.Output("mask", tooltip="White where the person is, one mask a frame.")],
+            outputs=[
+                io.Mask.Output(
+                    "mask", tooltip="White where the people of the pose are, or the clearest person; one mask a frame."
+                )
+            ],
             search_aliases=["person mask", "matte", "rotoscope", "remove background", "blazepose"],
         )
 
@@ -109,14 +113,16 @@ class ShapeAgnosticMask(io.ComfyNode):
             description="Turns a mask into blocks that hide its outline, so that a new character need not have the "
             "shape of the old one. This is how Animate Anyone 2 marks the place of the character in an environment.",
             inputs=[
-                io.Mask.Input("mask", tooltip="A mask of the character, one a frame, from Segment Character or SAM."),
+                io.Mask.Input(
+                    "mask", tooltip="White where the person is, one mask a frame, from Segment Character or SAM."
+                ),
                 io.Int.Input(
                     "block_height",
                     **block,
                     tooltip="Height of a block in px. 10 is what Animate Anyone 2 uses; larger blocks leave a new "
                     "character more room and hide more of the surroundings.",
                 ),
-                io.Int.Input("block_width", **block, tooltip="Width of a block in px, as block_height."),
+                io.Int.Input("block_width", **block, tooltip="Width of a block in px; 10 as well."),
                 _grow_input(advanced=True),
                 _feather_input(advanced=True),
             ],

@@ -35,7 +35,7 @@ class ExtractPose(io.ComfyNode):
             description="Follows one person through a video or picture: the skeleton, and a mask of the person. Frames "
             "where nobody is seen get a pose from the frames around them.",
             inputs=[
-                io.Image.Input("images", tooltip="The video whose movement you want, or one picture."),
+                io.Image.Input("images", tooltip="The driving video: whose movement you want. Or one picture."),
                 io.Combo.Input(
                     "detector",
                     options=["blazepose"],
@@ -51,8 +51,14 @@ class ExtractPose(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.PoseKeypoint.Output("pose", tooltip="One skeleton a frame, for Draw Pose or any pose node."),
-                io.Mask.Output("mask", tooltip="White where the person is, in every frame; black where nobody is."),
+                sockets.PoseKeypoint.Output(
+                    "pose", tooltip="The skeletons, one a frame; Draw Pose makes the pose video of them."
+                ),
+                io.Mask.Output(
+                    "mask",
+                    tooltip="White where the person is, with soft edges; black where nobody is. Segment Character can "
+                    "feather and grow it.",
+                ),
                 io.String.Output("report", tooltip="Frames, size, and where the person was missing."),
             ],
             search_aliases=["openpose", "dwpose", "blazepose", "pose detection", "segment person"],
@@ -78,7 +84,7 @@ class ExtractPose(io.ComfyNode):
 class DrawPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": LARGEST, "advanced": True}
+        size = {"default": 0, "min": 0, "max": LARGEST}
         return io.Schema(
             node_id=f"{sockets.PREFIX}DrawPose",
             display_name="Draw Pose",
@@ -92,10 +98,14 @@ class DrawPose(io.ComfyNode):
                 io.Int.Input(
                     "width",
                     **size,
-                    tooltip="Width of the pictures in px; the skeleton is stretched to it. 0, together with height: as "
-                    "large as the video it came from.",
+                    tooltip="Width of the pictures in px. The skeleton is stretched to it: keep the video's "
+                    "proportions. 0, together with height: as large as the video it came from.",
                 ),
-                io.Int.Input("height", **size, tooltip="Height of the pictures in px, as width."),
+                io.Int.Input(
+                    "height",
+                    **size,
+                    tooltip="Height of the pictures in px. 0, together with width: as large as the video.",
+                ),
             ],
             outputs=[io.Image.Output("images", tooltip="One picture of the skeleton a frame: the pose video.")],
             search_aliases=["render pose", "skeleton", "openpose", "dwpose"],

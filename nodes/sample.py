@@ -58,7 +58,8 @@ class Schedule(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="1: from pure noise. Less: change an existing latent only that much, in as many steps.",
+                    tooltip="1: from pure noise. Less: change an existing latent only that much, in the same number "
+                    "of steps.",
                     advanced=True,
                 ),
             ],
@@ -125,8 +126,8 @@ class SampleShot(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="How much prompt, pose and character are insisted on. 1: as trained and twice as fast; too "
-                    "much burns colours.",
+                    tooltip="How much prompt, pose and character are insisted on. 1 turns guidance off and skips the "
+                    "negative half of each step; too much burns colours.",
                 ),
                 _method_input(),
             ],

@@ -41,10 +41,10 @@ class Shot(io.ComfyNode):
                 io.Image.Input(
                     "background",
                     tooltip="The place without the person: one picture, which becomes the start of the video, or a "
-                    "video. Another aspect ratio is cropped at the centre.",
+                    "video. To go on from a clip: its last frame. Another aspect ratio is cropped at the centre.",
                 ),
                 sockets.Reference.Input(
-                    "reference", optional=True, tooltip="Who it is, from Encode Character Reference."
+                    "reference", optional=True, tooltip="The character, from Encode Character Reference."
                 ),
                 io.Mask.Input(
                     "mask",
@@ -61,7 +61,8 @@ class Shot(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1_000_000,
-                    tooltip="Frames to use, from the first one on. 0: all. Rounded down to 5, 13, 21, 29, 37, 45, …",
+                    tooltip="Frames to use, from the first one on. 0: all. Rounded down to 5, 13, 21, 29, 37, 45, … "
+                    "All are sampled at once; start with 45.",
                 ),
             ],
             outputs=[

@@ -1,6 +1,6 @@
 """Build the tiny family (base, VAE, adapter) from a seed, in the very formats of the real ones.
 
-    make weights            or: $(python3 scripts/host.py --python) scripts/build_weights.py [--seed 0] [--out weights]
+    $(python3 scripts/host.py --python) scripts/build_weights.py [--seed 0] [--out weights]
 
 They are untrained: networks of the right shape that move data through every node on any machine, and that make noise.
 """

@@ -100,6 +100,11 @@ def test_a_mask_has_no_meaning_on_one_picture():
     assert make_shot(noise(5), noise(1), mask=torch.ones(1, 16, 32)).mask is None
 
 
+def test_a_side_that_follows_from_the_other_is_never_refused():
+    """1500×1000 at width 256 is 256×170.7; the nearest step is 176, 3 % off, and the frames are cropped by that."""
+    assert (make_shot(noise(5, 150, 100), noise(1), width=256).height) == 176
+
+
 def test_resizing_reports_each_frame_and_can_be_cancelled():
     done = []
     make_shot(noise(40, 64, 32), noise(1, 64, 32), width=32, progress=done.append)
@@ -124,7 +129,7 @@ def test_resizing_reports_each_frame_and_can_be_cancelled():
         ({"width": 40, "height": 16}, "width must be a multiple of 16 pixels; 40 is not. Nearest: (32|48)"),
         ({"height": 10}, "height must be a multiple of 16 pixels; 10 is not. Nearest: 16"),
         ({"pose": noise(13, 350, 350)}, "width must be a multiple of 16 pixels; 350 is not. Nearest: 352"),
-        ({"width": 32, "height": 32}, "pose: the video is 32×16 px and the shot 32×32 px.*AA_DrawPose's width and h"),
+        ({"width": 32, "height": 32}, "pose: the video is 32×16 px and the shot 32×32 px.*Set only one"),
         ({"length": 14}, "length: 14 frames are asked for; choose 5 to 13"),
         ({"length": 4}, "length: 4 frames are asked for; choose 5 to 13"),
         ({"length": -8}, "length: -8 frames"),
