@@ -138,7 +138,7 @@ def test_what_the_centre_of_a_query_shows_always_lies_in_its_band(seed):
 
 
 def test_nearly_all_that_a_query_shows_lies_in_its_band():
-    """99.9 %: a zoom spreads one token over several, and only their middle is on the line; half a diagonal gave 92 %."""
+    """99.9 %: a zoom spreads a token over several, with only their middle on the line. Half a diagonal gives 92 %."""
     counts = [shown(cameras(wandering(seed)), seed, spread=1) for seed in range(12)]
     assert sum(there for there, _ in counts) >= 0.999 * sum(total for _, total in counts)
 

@@ -21,6 +21,10 @@ ALLOWED = {
     "models": {"torch", "einops", "safetensors", "comfy", ".models"},
     "vision": {"torch", "numpy", "cv2", "safetensors", ".vision"},
     "nodes": HOST_ONLY_IN_NODES | {"torch", "comfy", "numpy", ".nodes", ".models", ".vision"},
+    "training": {
+        *("torch", "numpy", "cv2", "einops", "safetensors", "comfy", "accelerate", "diffusers"),
+        *(".training", ".models", ".vision"),
+    },
 }
 
 
