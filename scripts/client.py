@@ -103,7 +103,10 @@ class Client:
         return self.get("view", **{key: file[key] for key in ("filename", "subfolder", "type")})
 
     def events(self, prompt_id: str) -> Iterator[tuple[str, dict]]:
-        """The server's messages about the prompt, until it has succeeded, failed or been interrupted."""
+        """The server's messages about the prompt, until it has succeeded, failed or been interrupted.
+
+        The last one is "executing" without a node: only then the history is there. "execution_success" comes before it.
+        """
         while True:
             try:
                 message = self.socket.recv()
@@ -119,7 +122,7 @@ class Client:
             if message.get("data", {}).get("prompt_id") != prompt_id:
                 continue
             yield message["type"], message["data"]
-            if message["type"] in ("execution_success", "execution_error", "execution_interrupted"):
+            if message["type"] == "executing" and message["data"]["node"] is None:
                 return
 
     def follow(self, prompt_id: str, prompt: dict) -> dict:
