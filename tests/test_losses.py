@@ -16,9 +16,9 @@ import torchvision
 import toys
 from animate_anywhere.models import dit
 from animate_anywhere.models.latents import latent_frames
-from animate_anywhere.training import losses
+from animate_anywhere.training import losses, stage
 from animate_anywhere.training.losses import AttentionProbe, EpipolarConstraint, Rows
-from animate_anywhere.vision.geometry import HALF_WIDTH, Cameras
+from animate_anywhere.vision.geometry import HALF_WIDTH, Cameras, epipolar_mask
 from comfy.ldm.cogvideo.model import apply_rotary_emb
 from comfy.ldm.modules.attention import attention_pytorch
 from torch.profiler import ProfilerActivity, profile
@@ -500,6 +500,28 @@ def test_background_tokens_see_no_person_in_any_of_their_frames():
     background = losses.background_tokens(foreground)
     assert background.shape == (1, 2, 2, 3)
     assert (~background).nonzero().tolist() == [[0, 0, 0, 0], [0, 0, 1, 2], [0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("follow", 0.99), ("dolly", 0.99), ("sway", 0.99), ("pan", 0.95)])
+def test_true_matches_lie_in_the_band_whatever_frames_a_token_stands_for(kind, bound):
+    """The stage's background points, in every pair of frames of two tokens. Fast pans move by more than the band's
+    half width between a token's middle frame and its first."""
+    held = []
+    for seed in (6000, 6001):
+        clip = stage.render_clip(stage.draw_plan(seed, 29, camera=kind))
+        parts = (torch.from_numpy(part)[None] for part in (clip.camera.K, clip.camera.R, clip.camera.t))
+        cameras, frames = losses.token_cameras(Cameras(*parts)), losses.token_frames(29)
+        grid = (len(frames), clip.plan.height // TOKEN, clip.plan.width // TOKEN)
+        mask = epipolar_mask(cameras, torch.arange(math.prod(grid))[None], grid, TOKEN).unflatten(1, grid)[0]
+        column, row = (clip.tracks // TOKEN).long().unbind(-1)  # [T, points]
+        inside = clip.visibility & (column >= 0) & (column < grid[2]) & (row >= 0) & (row < grid[1])
+        for i, j in ((i, j) for i in range(grid[0]) for j in range(grid[0]) if i != j):
+            for a, b in ((a, b) for a in frames[i] for b in frames[j]):
+                both = inside[a] & inside[b]
+                held.append(mask[i, row[a, both], column[a, both], j, row[b, both], column[b, both]])
+    held = torch.cat(held)
+    assert len(held) > 10_000
+    assert held.float().mean() > bound
 
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48

@@ -78,7 +78,9 @@ def token_frames(frames: int) -> list[range]:
 def token_cameras(cameras: Cameras) -> Cameras:
     """Cameras [B, T] of the frames -> [B, t] of the token frames: the camera of each one's middle frame (2, 8, 16, …).
 
-    A token mixes what its frames show; from the middle none of them is farther than four frames away.
+    A token mixes what its frames show; from the middle none is farther than four frames away. Granting the lines of
+    its first and last frame too would save the 1.6 % of true matches that pans on the stage lose, and pass 60 % of the
+    picture instead of 28 % where the camera sways.
     """
     ranges = token_frames(cameras.translation.shape[1])
     return cameras[:, [(frames[0] + frames[-1]) // 2 for frames in ranges]]
@@ -265,9 +267,10 @@ class EpipolarConstraint:
         count: int,
         percentile: float | None = PERCENTILE,
         half_width: float = HALF_WIDTH,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> "EpipolarConstraint":
-        """``count`` queries a clip, drawn on the CPU, alike on every device.
+        """``count`` queries a clip, drawn on the CPU, alike on every device. With a generator for each clip, a clip's do
+        not depend on which others are in the batch.
 
         cameras: [B, t], see token_cameras. background: bool [B, t, h, w], see background_tokens; a clip without any
         background, or without known cameras and therefore given none, adds 0 to the loss.
@@ -278,7 +281,11 @@ class EpipolarConstraint:
         usable = weight.any(1)
         weight[~usable] = 1
         # With replacement, which needs no special case where a clip has less background than ``count``.
-        queries = weight.multinomial(count, replacement=True, generator=generator).to(background.device)
+        if isinstance(generator, Sequence):
+            rows = [row.multinomial(count, True, generator=own) for row, own in zip(weight, generator)]
+            queries = torch.stack(rows).to(background.device)
+        else:
+            queries = weight.multinomial(count, replacement=True, generator=generator).to(background.device)
         mask = epipolar_mask(cameras.to(queries.device), queries, tuple(background.shape[1:]), SIZE_STEP, half_width)
         outside = ~mask.flatten(-2)
         frame = queries // outside.shape[-1]
