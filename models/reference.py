@@ -23,7 +23,7 @@ GREY = 0.5  # zero in the VAE's input
 class Reference:
     """A character, read once: what AA_REFERENCE carries."""
 
-    states: tuple[Tensor, ...]  # one a base block, each [1, M, D]
+    states: tuple[Tensor, ...]  # one a base block, each [1, M, D] ([B, M, D] in training)
     grid: tuple[int, int]  # tokens along height and width, M = height·width
 
     @property
@@ -57,11 +57,11 @@ class ReferenceNet(CogVideoXTransformer3DModel):
         return self
 
     def forward(self, latent: Tensor, transformer_options: dict | None = None) -> Reference:
-        """latent: [1, 16, 1, h, w] of the character's picture in the model's scale -> Reference."""
+        """latent: [1, 16, 1, h, w] of the character's picture in the model's scale -> Reference. Training reads B."""
         still = latent.expand(-1, -1, PATCH, -1, -1)
         x = torch.cat([still, torch.zeros_like(still)], dim=1)  # [1, 32, 2, h, w]: no start picture
-        zero = x.new_zeros(1, dtype=torch.float32)
-        context = dit.no_text(self.patch_embed.text_proj.in_features, x.device, x.dtype)
+        zero = x.new_zeros(len(x), dtype=torch.float32)
+        context = dit.no_text(self.patch_embed.text_proj.in_features, x.device, x.dtype).expand(len(x), -1, -1)
         tokens = dit.embed(self, x, zero, context, zero + dit.OFS)
         states = [tokens.hidden]
         for block in self.blocks:
