@@ -269,8 +269,8 @@ class EpipolarConstraint:
         half_width: float = HALF_WIDTH,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> "EpipolarConstraint":
-        """``count`` queries a clip, drawn on the CPU, alike on every device. With a generator for each clip, a clip's do
-        not depend on which others are in the batch.
+        """``count`` queries a clip, drawn on the CPU, alike on every device. With one generator for each clip, those of
+        a clip do not depend on which others are beside it.
 
         cameras: [B, t], see token_cameras. background: bool [B, t, h, w], see background_tokens; a clip without any
         background, or without known cameras and therefore given none, adds 0 to the loss.
