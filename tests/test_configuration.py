@@ -1,0 +1,65 @@
+"""Configurations of training: the shipped ones are right, and mistakes are named."""
+
+import pytest
+from animate_anywhere.training import configuration, networks
+from training_toys import TINY
+
+
+@pytest.mark.parametrize("name", configuration.names())
+def test_every_stage_of_every_configuration_is_valid(name):
+    for stage in configuration.stages_of(name):
+        assert configuration.load(name, stage).stage == stage
+
+
+def test_the_tiny_configurations_describe_the_tiny_family():
+    import build_weights
+
+    for name in TINY:
+        base = networks.base_of(configuration.load(name, "joint").model)
+        network = networks.build_base(base, device="meta")
+        theirs = build_weights.BASE
+        assert (base.heads, base.blocks) == (theirs["num_attention_heads"], theirs["num_layers"])
+        assert network.time_embedding_linear_2.out_features == theirs["time_embed_dim"]
+        assert base.text_width == theirs["text_embed_dim"]
+
+
+def test_the_paper_s_numbers():
+    settings = configuration.load("cogvideox1.5-5b", "joint")
+    assert (settings.run.steps, settings.run.batch, settings.optimiser.learning_rate) == (20000, 8, 1e-5)
+    assert (settings.loss.perceptual, settings.loss.epipolar, settings.loss.percentile) == (0.2, 0.005, 30)
+    assert settings.data.sizes == ((1360, 768), (768, 1360))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[modle]\nheads = 3", r"unknown key modle. Did you mean model\?"),
+        ("[run]\nstep = 3", r"unknown key run.step. Did you mean run.steps\?"),
+        ("[stages.joint.losses]\nepipolar = 1.0", r"unknown key stages.joint.losses. Did you mean stages.joint.loss\?"),
+        ("[stages.joint.loss]\nepipolr = 1.0", r"unknown key loss.epipolr. Did you mean loss.epipolar\?"),
+        ("[run]\nsteps = 'many'", r"\[run\] expected int, found 'many'"),
+        ("[data]\nsizes = [[128]]", r"\[data\] expected a list like"),
+        ("[data]\nframes = 30", "data.frames is 30; clips have 8k\\+5 frames"),
+        ("[conditions]\nclean_start = 0.9", "their sum is 1.4"),
+        ("[optimiser]\nkind = 'sgd'", "optimiser.kind is 'sgd'; choose one of adamw, muon"),
+        ("[loss]\nprobed_blocks = [7]", "loss.probed_blocks"),
+        ("[run", "toy.toml: "),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_configuration_are_named(tmp_path, text, message):
+    model = "[model]\nheads = 1\nblocks = 5\ntime_width = 16\ntext_width = 24\nvae = 'x'\n"
+    stage = "" if "stages.joint" in text else "[stages.joint]\n"
+    (tmp_path / "toy.toml").write_text(f"{model}{text}\n{stage}")
+    with pytest.raises(ValueError, match=message):
+        configuration.load(str(tmp_path / "toy.toml"), "joint")
+
+
+def test_a_missing_key_of_the_model_is_named(tmp_path):
+    (tmp_path / "toy.toml").write_text("[model]\nheads = 1\n[stages.joint]\n")
+    with pytest.raises(ValueError, match=r"toy.toml: \[model\] missing .*blocks"):
+        configuration.load(str(tmp_path / "toy.toml"), "joint")
+
+
+def test_a_stage_that_a_configuration_lacks_is_named():
+    with pytest.raises(ValueError, match="has no stage 'base'. Its stages: pose_control, reference, joint"):
+        configuration.load("cogvideox1.5-5b", "base")
