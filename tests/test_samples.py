@@ -1,0 +1,170 @@
+"""What is trained on: samples, the steps that they make up, and their way through the VAE."""
+
+from dataclasses import replace
+
+import comfy.sd
+import comfy.utils
+import pytest
+import torch
+from animate_anywhere.models import checkpoint as adapters
+from animate_anywhere.models import latents
+from animate_anywhere.training import autoencoder, configuration, encoded, networks, objective, samples, supply
+from training_toys import STAGES, draw_sample
+
+pytest_plugins = ["training_toys"]
+
+
+def test_noise_is_that_of_diffusers_scheduler():
+    from diffusers import CogVideoXDDIMScheduler
+
+    theirs = CogVideoXDDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0,
+    ).alphas_cumprod  # fmt: skip
+    ours = 1 / (1 + objective.noise_schedule().sigmas.double() ** 2)
+    # The host stands 5e-8 for "no signal", and its sigmas are float32.
+    torch.testing.assert_close(ours, theirs.double(), rtol=2e-4, atol=1e-6)
+
+
+def test_the_batch_way_through_the_vae_equals_the_nodes_way(vae_file):
+    base = adapters.Base(64, 1, 5, 16, 24)
+    batch = autoencoder.Autoencoder(vae_file, base, torch.device("cpu"))
+    host = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(vae_file)))
+    frames = torch.rand(2, 13, 32, 48, 3)
+    seen = batch.encode(frames)
+    theirs = torch.cat([latents.encode_frames(host, clip) for clip in frames])
+    torch.testing.assert_close(seen, base.latent_format.process_in(theirs), rtol=1e-3, atol=1e-4)
+    back = torch.stack([latents.decode_latents(host, clip[None]) for clip in theirs])
+    torch.testing.assert_close(batch.decode(seen), back, rtol=1e-3, atol=1e-4)
+
+
+def test_the_first_latent_frame_is_that_of_the_first_frame_alone(vae_file):
+    coder = autoencoder.Autoencoder(vae_file, adapters.Base(64, 1, 5, 16, 24), torch.device("cpu"))
+    frames = torch.rand(1, 13, 32, 32, 3)
+    torch.testing.assert_close(coder.encode(frames)[:, :, :1], coder.encode(frames[:, :1]), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_go_through_decoding_to_every_latent_frame(vae_file):
+    coder = autoencoder.Autoencoder(vae_file, adapters.Base(64, 1, 5, 16, 24), torch.device("cpu"))
+    video = torch.randn(1, 16, 4, 4, 4, requires_grad=True)
+    coder.decode(video)[:, -1].sum().backward()
+    assert (video.grad.abs().sum((0, 1, 3, 4)) > 0).sum() > 1  # the memory of frames before, too
+
+
+def test_a_window_compares_the_frames_that_belong_together(toy, vae_file):
+    """A perfect prediction has no perceptual loss against what the VAE makes of the latents."""
+    settings = toy("joint", "loss.window_latents=2", "loss.window_side=16")
+    coder = autoencoder.Autoencoder(vae_file, networks.base_of(settings.model), torch.device("cpu"))
+    goal = objective.Objective(settings, coder, torch.device("cpu"), configuration.ROOT)
+    clips = [draw_sample(settings.data, number) for number in range(2)]
+    draw = replace(samples.draw_step(0, 0, 2, "joint", settings.data, settings.conditions), timesteps=torch.zeros(2))
+    kept = encoded.encode(clips, coder)
+    assert goal._perceptual(kept.video, kept, draw) == pytest.approx(0, abs=1e-6)  # rounding
+    window = objective.Window(1, 2, 1, 2, 2, 2)
+    frames = torch.arange(13)[:, None, None].expand(13, 32, 32)
+    assert window.frames(frames, 1)[:, 0, 0].tolist() == [5, 6, 7, 8]  # of latent frame 2; 1 is for memory
+    assert window.frames(frames[:, ::4, ::4], 4).shape == (4, 4, 4)
+
+
+def test_every_clip_comes_once_before_one_comes_again(toy):
+    data = replace(toy("base").data, sizes=((32, 32), (48, 32)), clips=22)
+    numbers = [samples.numbers_at(0, step, 4, data) for step in range(22)]
+    assert all(len({number % 2 for number in step}) == 1 for step in numbers)  # one size a step
+    even = [number for step in numbers[::2] for number in step]
+    assert sorted(even[:11]) == sorted(even[11:22]) == list(range(0, 22, 2))
+    assert even[:11] != even[11:22]
+
+
+def test_a_step_is_drawn_alike_however_many_share_it(toy):
+    settings = toy("joint", "run.batch=4")
+    whole = samples.draw_step(1, 5, 4, "joint", settings.data, settings.conditions)
+    parts = [piece for rank in range(2) for piece in whole.part(rank, 2, 1)]
+    assert sum((piece.numbers for piece in parts), ()) == whole.numbers
+    noise = torch.cat([piece.noise((3,), torch.device("cpu")) for piece in parts])
+    assert torch.equal(noise, whole.noise((3,), torch.device("cpu")))
+    assert len(noise.unique()) == 12
+
+
+def test_timesteps_spread_over_the_batch(toy):
+    settings = toy("base")
+    for step in range(20):
+        times = samples.draw_step(0, step, 10, "base", settings.data, settings.conditions).timesteps
+        assert sorted((times // 100).tolist()) == list(range(10))  # one in each tenth
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_conditions_are_dropped_in_their_shares_but_never_the_only_trained_one(toy, stage):
+    settings = toy(stage)
+    draws = [samples.draw_step(0, step, 1, stage, settings.data, settings.conditions) for step in range(2000)]
+    shares = {kind: sum((d.pose, d.reference) == kind for d in draws) / 2000 for kind in
+              ((True, True), (True, False), (False, True), (False, False))}  # fmt: skip
+    expected = {
+        "base": (0, 0, 0, 1),
+        "pose_control": (0, 1, 0, 0),
+        "reference": (0.85, 0, 0.15, 0),
+        "joint": (0.8, 0.05, 0.05, 0.1),
+    }[stage]
+    # 0.03 is more than three standard deviations of a share of 2000.
+    assert list(shares.values()) == pytest.approx(expected, abs=0.03)
+
+
+def test_start_pictures_come_in_their_shares(toy):
+    settings = toy("joint", "conditions.clean_start=0.5", "conditions.own_start=0.2", "conditions.environment=0.3")
+    starts = samples.draw_step(0, 0, 3000, "joint", settings.data, settings.conditions).starts
+    assert [starts.count(kind) / 3000 for kind in ("clean", "own", "environment")] == pytest.approx(
+        [0.5, 0.2, 0.3], abs=0.03
+    )
+
+
+def test_a_sample_of_the_stage_has_what_it_says(toy):
+    data = replace(toy("joint").data, sizes=((64, 48),), frames=5)
+    sample = samples.draw_sample(data, 3)
+    again = samples.draw_sample(data, 3)
+    assert sample.frames.shape == sample.pose.shape == sample.environment.shape == (5, 48, 64, 3)
+    assert sample.background.shape == sample.character.shape == (1, 48, 64, 3)
+    assert all(
+        torch.equal(getattr(sample, name), getattr(again, name)) for name in ("frames", "environment", "character")
+    )
+    outside = sample.person[0] == 0
+    assert outside.any() and not outside.all()
+    away = (sample.frames[0].float() - sample.background[0].float()).abs().mean(-1)
+    assert away[~outside].mean() > 5 * away[outside].mean()  # the start picture lacks the person, not the room
+    assert sample.cameras.translation.shape == (5, 3)
+
+
+def test_environment_videos_hide_the_character(toy):
+    data = replace(toy("joint").data, sizes=((64, 64),), frames=5)
+    hidden = []
+    for number in range(6):
+        sample = samples.draw_sample(data, number)
+        inside = sample.person > 250
+        hidden.append((sample.environment[inside] == 128).float().mean().item())
+    # Grey, or else the background without them; never the character.
+    assert sum(share > 0.99 for share in hidden) >= 4
+
+
+def test_kept_clips_are_the_drawn_ones(toy, quick_clips, tmp_path):
+    settings = toy("joint", "data.keep=true", "data.sizes=[[32, 32], [48, 32]]")
+    coder = autoencoder.Autoencoder(
+        configuration.ROOT / settings.model.vae, networks.base_of(settings.model), torch.device("cpu")
+    )
+    fresh, kept = (supply.Supply(settings, coder, torch.device("cpu")) for _ in range(2))
+    kept.keep(tmp_path, configuration.ROOT / settings.model.vae, lambda: None)
+    for ours, theirs in zip(kept.steps(0, 4), fresh.steps(0, 4)):
+        for (draw, stored), (_, drawn) in zip(ours, theirs):
+            assert stored.video.shape == drawn.video.shape
+            # bfloat16 has eight bits.
+            torch.testing.assert_close(stored.video.float(), drawn.video, rtol=2**-8, atol=1e-3)
+            torch.testing.assert_close(
+                stored.start(draw.starts).float(), drawn.start(draw.starts), rtol=2**-8, atol=1e-3
+            )
+            assert torch.equal(stored.cameras.translation, drawn.cameras.translation)
+    assert encoded.Kept(tmp_path, settings, configuration.ROOT / settings.model.vae).missing() == []
+
+
+def test_clips_without_cameras_are_left_out_of_the_epipolar_loss(toy, vae_file):
+    settings = toy("joint")
+    coder = autoencoder.Autoencoder(vae_file, networks.base_of(settings.model), torch.device("cpu"))
+    clips = [draw_sample(settings.data, number) for number in range(2)]
+    batch = encoded.encode([clips[0], replace(clips[1], cameras=None)], coder)
+    assert batch.background_tokens[0].any() and not batch.background_tokens[1].any()
