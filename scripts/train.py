@@ -1,0 +1,78 @@
+"""Train the tiny family, or adapters for CogVideoX1.5-5B-I2V.
+
+    $(python3 scripts/host.py --python) scripts/train.py tiny-cpu                      every stage, one after the other
+    $(python3 scripts/host.py --python) scripts/train.py tiny-cpu --stage joint --resume
+    $(python3 scripts/host.py --python) scripts/train.py cogvideox1.5-5b --plan        parameters, memory, time
+    accelerate launch scripts/train.py cogvideox1.5-5b --set model.base=… --set model.vae=…
+
+Everything goes to runs/NAME: checkpoints, adapters, metrics.csv, sample sheets. A file runs/PAUSE pauses training;
+Ctrl-C stops it with a checkpoint.
+"""
+
+import argparse
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import pack
+
+ALL = "all"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configuration", help="a name in training/configurations, or a .toml file")
+    parser.add_argument("--stage", default=ALL, help="base, pose_control, reference, joint, or all (default)")
+    parser.add_argument("--name", default="", help="of the run; the configuration's by default")
+    parser.add_argument("--runs", type=Path, default=pack.ROOT / "runs", help="folder of all runs")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--start", type=Path, help="begin with this adapter (or checkpoint) instead of the stage before"
+    )
+    parser.add_argument("--minutes", type=float, default=0, help="stop after that long, with a checkpoint")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the configuration"
+    )
+    parser.add_argument("--cpu", action="store_true", help="leave GPUs alone")
+    parser.add_argument("--plan", action="store_true", help="print parameters, memory and time, and do nothing")
+    parser.add_argument("--smoke", action="store_true", help="three tiny steps of every part, to see that it runs")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    import torch
+
+    pack.load(cpu=arguments.cpu or not torch.cuda.is_available())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    from animate_anywhere.training import configuration, plan, train
+
+    stages = list(train.STAGES) if arguments.stage == ALL else [arguments.stage]
+    changes = [*(train.SMOKE if arguments.smoke else ()), *arguments.set]
+    try:
+        if arguments.stage == ALL:
+            stages = configuration.stages_of(arguments.configuration)
+        chosen = [configuration.load(arguments.configuration, stage, changes) for stage in stages]
+        if arguments.plan:
+            print("\n\n".join(plan.text_of(plan.make(stage)) for stage in chosen))
+            return 0
+        return 0 if run(train, arguments, chosen) else 3
+    except (ValueError, train.TrainingError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+
+
+def run(train, arguments: argparse.Namespace, stages: list) -> bool:
+    name = arguments.name or stages[0].name
+    if arguments.smoke:
+        name = f"smoke-{name}"
+        if stages[0].stage == train.BASE_STAGE:
+            shutil.rmtree(arguments.runs / name, ignore_errors=True)
+    stops = train.Stops(arguments.minutes)
+    with stops.listening():
+        return train.train_all(stages, arguments.runs, name, arguments.resume, stops, arguments.start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
