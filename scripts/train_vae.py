@@ -1,0 +1,117 @@
+"""Train the tiny family's VAE on the synthetic stage, export it, measure it through the host's own loader.
+
+    $(python3 scripts/host.py --python) scripts/train_vae.py train [--run runs/vae] [--steps 12000] [--minutes 600]
+    $(python3 scripts/host.py --python) scripts/train_vae.py export [--run runs/vae] [--out weights/vae/aa_tiny_vae.safetensors]
+    $(python3 scripts/host.py --python) scripts/train_vae.py measure [--weights weights/vae/aa_tiny_vae.safetensors]
+
+Training goes on from the run's checkpoint if there is one, and sleeps while runs/PAUSE exists. It logs to log.csv and
+draws sheets into the run's folder.
+"""  # noqa: E501, commands to copy
+
+import argparse
+import logging
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pack
+
+WEIGHTS = pack.ROOT / "weights" / "vae" / "aa_tiny_vae.safetensors"
+
+
+def train(arguments: argparse.Namespace) -> None:
+    import torch
+    from animate_anywhere.training import vae_samples as samples
+    from animate_anywhere.training import vae_training as training
+    from PIL import Image
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    given = {field.name: getattr(arguments, field.name) for field in fields(samples.Options)}
+    options = samples.Options(**{name: value for name, value in given.items() if value is not None})
+    trainer = training.Trainer(arguments.run, options, arguments.device)
+    if (arguments.run / training.CHECKPOINT).is_file():
+        trainer.load()
+        print(f"going on from step {trainer.step}", flush=True)
+
+    def show(sheet: torch.Tensor, step: int) -> None:
+        Image.fromarray(sheet.numpy()).save(arguments.run / f"sheet-{step:06d}.png")
+
+    training.train(trainer, arguments.minutes, pack.ROOT / "runs" / "PAUSE", arguments.every, show)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """The averaged network in TAEHV's widths, bfloat16: the host takes an fp16 one for HunyuanVideo's and scales it."""
+    import safetensors.torch
+    import torch
+    from animate_anywhere.training import vae as networks
+    from animate_anywhere.training import vae_samples as samples
+    from animate_anywhere.training import vae_training as training
+
+    vae, told = training.load_average(arguments.run / training.CHECKPOINT)
+    clips = [samples.draw_material(samples.FIRST - 1 - number, 29) for number in range(24)]
+    factor = training.calibrate(vae, clips)
+    state = {name: value.to(torch.bfloat16).contiguous() for name, value in networks.embed(vae).items()}
+    notes = {"training": "synthetic stage", "steps": str(told["step"]), "seed": str(told["options"]["seed"])}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(state, arguments.out, metadata=notes)
+    print(f"{arguments.out}: step {told['step']}, latents scaled by {factor:.4f}")
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """PSNR on held-out clips, as the nodes code them."""
+    import comfy.sd
+    import comfy.utils
+    import numpy as np
+    import torch
+    from animate_anywhere.models import latents
+    from animate_anywhere.training import vae_samples as samples
+    from animate_anywhere.training import vae_training as training
+
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(arguments.weights)))
+    latents.check_vae(vae)
+    figures, coded, start = {"frames": [], "pose": []}, [], time.monotonic()
+    for number in range(arguments.clips):
+        clip = samples.draw_material(samples.HELD_OUT + number, 29)
+        for name, values in figures.items():
+            frames = getattr(clip, name).float() / 255
+            latent = latents.encode_frames(vae, frames)
+            values.append(training.psnr(latents.decode_latents(vae, latent), frames))
+            if name == "frames":
+                coded.append(latent.flatten())
+    variance = float((torch.cat(coded) * training.SCALE).var())
+    for name, values in figures.items():
+        print(f"{name}: {np.mean(values):.2f} dB, worst clip {min(values):.2f}, {arguments.clips} clips")
+    print(f"variance of latents after the host's scale: {variance:.3f}; {time.monotonic() - start:.0f} s")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("train")
+    command.add_argument("--run", type=Path, default=pack.ROOT / "runs" / "vae")
+    command.add_argument("--minutes", type=float, default=1e9)
+    command.add_argument("--every", type=int, default=200, help="steps between checkpoints and measurements")
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--threads", type=int, default=0)
+    for name in ("steps", "batch", "crop", "frames", "pool", "renew", "stills", "warmup", "clip_frames", "seed"):
+        command.add_argument(f"--{name.replace('_', '-')}", type=int)
+    for name in ("muon_rate", "rate", "cooldown", "average", "noise"):
+        command.add_argument(f"--{name.replace('_', '-')}", type=float)
+    command.set_defaults(run_command=train)
+    command = commands.add_parser("export")
+    command.add_argument("--run", type=Path, default=pack.ROOT / "runs" / "vae")
+    command.add_argument("--out", type=Path, default=WEIGHTS)
+    command.set_defaults(run_command=export)
+    command = commands.add_parser("measure")
+    command.add_argument("--weights", type=Path, default=WEIGHTS)
+    command.add_argument("--clips", type=int, default=20)
+    command.set_defaults(run_command=measure)
+    arguments = parser.parse_args()
+    pack.load()
+    arguments.run_command(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The tiny VAE: narrow and embedded compute the same, the host's own loader takes it, training resumes to the bit."""
+
+import comfy.sd
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from animate_anywhere.models import latents
+from animate_anywhere.training import vae_samples as samples
+from animate_anywhere.training import vae_training as training
+from animate_anywhere.training.vae import VAE, Conv, Grow, Widths, embed
+from comfy.taesd.taehv import TAEHV
+
+TOY = Widths((8, 8, 16, 16), (1, 2, 1), (24, 16, 8, 8), (1, 2, 1))
+OPTIONS = samples.Options(steps=40, batch=2, crop=32, frames=5, pool=2, renew=2, clip_frames=13, stills=3, warmup=2)
+
+
+def toy_vae(widths=TOY):
+    vae = VAE(widths)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            if parameter.ndim == 1:
+                parameter.normal_(0, 0.1)  # fresh biases are zero and would hide a wrong place
+    return vae.requires_grad_(False)
+
+
+@pytest.fixture
+def one_thread():
+    """The order of sums depends on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def material():
+    return samples.draw_material(3, 13, (96, 96))
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return training.Trainer(tmp_path / "run", OPTIONS, widths=TOY)
+
+
+def test_growing_first_and_last_is_the_same():
+    grow = Grow(3, 5)
+    x = torch.randn(2, 3, 6, 4)
+    plain = torch.nn.functional.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), grow.kernel, padding=1)
+    assert torch.allclose(grow(x), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [TOY, Widths(), Widths((64,) * 4, (3, 3, 3), (256, 128, 64, 64), (3, 3, 3))])
+def test_embedding_changes_nothing(widths):
+    vae, full = toy_vae(widths), TAEHV(latent_channels=16)
+    full.load_state_dict(embed(vae))
+    frames = torch.rand(1, 9, 3, 32, 48)
+    padded = torch.cat([frames[:, :1].expand(-1, 3, -1, -1, -1), frames], 1)
+    narrow, wide = vae.encode(frames), full.encode(padded.movedim(1, 2)).movedim(1, 2)
+    assert narrow.shape == wide.shape == (1, 3, 16, 4, 6)
+    assert torch.allclose(narrow, wide, atol=2e-5)  # float32 sums in another order
+    assert torch.allclose(vae.decode(narrow), full.decode(wide.movedim(1, 2)).movedim(1, 2), atol=2e-5)
+
+
+def test_the_hosts_loader_takes_the_file_and_codes_alike(tmp_path):
+    vae = toy_vae()
+    state = {name: value.to(torch.bfloat16).contiguous() for name, value in embed(vae).items()}
+    safetensors.torch.save_file(state, tmp_path / "vae.safetensors")
+    host = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(tmp_path / "vae.safetensors")))
+    latents.check_vae(host)
+    frames = torch.rand(13, 32, 48, 3)
+    coded = latents.encode_frames(host, frames)
+    narrow = vae.encode(frames.permute(0, 3, 1, 2)[None])
+    assert coded.shape == (1, 16, 4, 4, 6)
+    # Weights of 8 bits' precision through twenty layers: a few hundredths of the spread.
+    assert (coded[0].transpose(0, 1) - narrow[0]).abs().max() < 0.05 * narrow.abs().max()
+    back = latents.decode_latents(host, coded)
+    expected = vae.decode(narrow)[0].permute(0, 2, 3, 1).clamp(0, 1)
+    assert back.shape == frames.shape
+    assert (back - expected).abs().mean() < 0.02
+
+
+def test_each_latent_frame_holds_its_own_four_frames():
+    """Frames 4k-3…4k belong to latent frame k: what changes there changes no earlier latent."""
+    vae = toy_vae()
+    frames = torch.rand(1, 13, 3, 32, 32)
+    changed = frames.clone()
+    changed[:, 5:] += 0.3
+    difference = (vae.encode(frames) - vae.encode(changed)).abs().amax((0, 2, 3, 4))
+    assert (difference[:2] == 0).all() and (difference[2:] > 1e-4).all()
+
+
+def test_moments_are_nothing_for_what_the_model_wants():
+    wanted = torch.randn(4, 8, 16, 24, 24) / training.SCALE
+    assert training.moments(wanted) < 1e-3  # the spread of 18,000 draws a channel
+    assert training.moments(wanted * 1.3) > 0.08
+    assert training.moments(wanted + 0.5) > 0.1
+    assert training.moments(wanted[:, :, :1].expand_as(wanted)) > 0.1
+
+
+def test_samples_are_what_the_options_say_and_come_from_the_step_alone():
+    pool = samples.Pool(OPTIONS).at(0)
+    moving, still = samples.cut_batch(pool, OPTIONS, 0), samples.cut_batch(pool, OPTIONS, 2)
+    assert moving.shape == (2, 5, 3, 32, 32) and still.shape == (2, 1, 3, 96, 96)
+    assert moving.min() >= 0 and moving.max() <= 1
+    assert torch.equal(moving, samples.cut_batch(pool, OPTIONS, 0))
+    assert not torch.equal(moving, samples.cut_batch(pool, OPTIONS, 1))
+
+
+def test_the_pool_renews_itself_and_never_holds_held_out_clips():
+    pool = samples.Pool(OPTIONS)
+    pool.at(0)
+    assert set(pool.clips) == {0, 1}
+    pool.at(4)
+    assert set(pool.clips) == {2, 3}
+    assert samples.FIRST + OPTIONS.pool + 10**8 < samples.HELD_OUT
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(trainer, tmp_path, one_thread):
+    for _ in range(3):
+        trainer.train_step()
+    trainer.save()
+    for _ in range(3):
+        trainer.train_step()
+    again = training.Trainer(tmp_path / "run", OPTIONS, widths=TOY)
+    again.load()
+    assert again.step == 3
+    for _ in range(3):
+        again.train_step()
+    for name in ("network", "average"):
+        expected, found = getattr(trainer, name).state_dict(), getattr(again, name).state_dict()
+        assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+def test_training_brings_the_loss_down(trainer):
+    target = samples.cut_batch(trainer.pool.at(0), OPTIONS, 0)
+
+    def parts():
+        coded = trainer.network.encode(target)
+        return training.losses(trainer.network.decode(coded), coded, target)
+
+    before = parts()
+    trainer.begin()
+    for _ in range(OPTIONS.steps):
+        trainer.train_step()
+    after = parts()
+    assert after["squares"] < 0.8 * before["squares"]  # forty small steps get about a third off
+    assert after["moments"] < 0.5 * before["moments"]
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_network(trainer):
+    with torch.no_grad():
+        trainer.network.encoder.first.bias[0] = float("nan")
+    before = trainer.network.decoder.first.weight.clone()
+    with pytest.raises(FloatingPointError, match="step 0"):
+        trainer.train_step()
+    assert torch.equal(before, trainer.network.decoder.first.weight) and trainer.step == 0
+
+
+def test_a_checkpoint_of_other_widths_is_refused(trainer, tmp_path):
+    trainer.save()
+    other = training.Trainer(tmp_path / "run", OPTIONS, widths=Widths((8, 8, 8, 8), (1, 1, 1), (8, 8, 8, 8), (1, 1, 1)))
+    with pytest.raises(ValueError, match="holds a network"):
+        other.load()
+
+
+def test_a_broken_save_leaves_the_last_checkpoint(trainer, monkeypatch):
+    trainer.save()
+    path = trainer.folder / training.CHECKPOINT
+    before = path.read_bytes()
+
+    def full(_state, target, **_):
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        trainer.save()
+    assert path.read_bytes() == before
+
+
+def test_rates_rise_stay_and_fall(trainer):
+    def factor(step):
+        trainer.step = step
+        return trainer.factor()
+
+    assert factor(0) == 0.5 and factor(10) == 1.0 and factor(40) == 0.0
+    assert factor(35) == pytest.approx(5 / 14)
+
+
+def test_calibrated_latents_have_variance_one():
+    clips = [samples.draw_material(seed, 5, (48, 48)) for seed in range(2)]
+    vae = toy_vae()
+    before = training.measure(vae, clips)["latent_variance"]
+    training.calibrate(vae, clips)
+    assert abs(before - 1) > 0.1
+    assert training.measure(vae, clips)["latent_variance"] == pytest.approx(1, abs=1e-3)
+
+
+def test_training_logs_and_shows_until_the_steps_are_done(trainer, material, monkeypatch):
+    monkeypatch.setattr(training, "draw_material", lambda *_: material)
+    shown = []
+    training.train(trainer, 1e9, trainer.folder / "PAUSE", 20, lambda sheet, step: shown.append((step, sheet.shape)))
+    assert trainer.step == OPTIONS.steps
+    lines = (trainer.folder / "log.csv").read_text().splitlines()
+    assert len(lines) == 3 and lines[0].startswith("step,loss,") and "psnr_pose" in lines[0]
+    assert shown[0][0] == 20 and (trainer.folder / training.CHECKPOINT).is_file()
+
+
+def test_a_pause_file_holds_training(trainer, material, monkeypatch):
+    pause = trainer.folder / "PAUSE"
+    pause.parent.mkdir(parents=True)
+    pause.touch()
+    slept = []
+
+    def sleep(seconds):
+        slept.append((seconds, trainer.step))
+        pause.unlink()
+
+    monkeypatch.setattr(training.time, "sleep", sleep)
+    monkeypatch.setattr(training, "draw_material", lambda *_: material)
+    trainer.options = samples.Options(**{**vars(OPTIONS), "steps": 1})
+    training.train(trainer, 1e9, pause, 20, lambda sheet, step: None)
+    assert slept == [(5, 0)] and trainer.step == 1
+
+
+def test_psnr_of_a_known_error():
+    assert training.psnr(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20, abs=1e-4)
+    assert np.isfinite(training.psnr(torch.zeros(4), torch.zeros(4)))
+
+
+def test_weights_are_matrices_for_muon(trainer):
+    named = dict(trainer.network.named_parameters())
+    matrices = set(trainer.parts["muon"].parameters)
+    assert {"encoder.first.weight", "decoder.last.weight"}.isdisjoint(matrices)
+    assert "decoder.blocks.0.0.first.weight" in matrices
+    assert matrices | set(trainer.parts["adamw"].parameters) == set(named)
+    assert Conv(3, 4).weight.shape == (4, 27)
