@@ -149,8 +149,9 @@ def _act(rng, plan: Plan, body: bodies.Body, outfit: bodies.Outfit) -> Actor:
     return Actor(body, pose, bodies.dress(body, outfit, pose), subject, seat)
 
 
-def _film(rng, plan: Plan, actor: Actor, side: float = np.pi) -> Camera:
-    size, tall = (plan.width, plan.height), actor.body.height
+def _film(rng, plan: Plan, actor: Actor, side: float = np.pi, room: float = 1.0) -> Camera:
+    """``side``: how far the camera may stand from straight in front, in rad; ``room``: space around the person."""
+    size, tall = (plan.width, plan.height), actor.body.height * room
     if plan.route == "sit":  # from the front, where the seat hides nothing
         side, tall = 1.4, tall * 0.78
     shot = cameras.film(rng, plan.camera, actor.subject, tall, size, plan.whole, side)
@@ -281,7 +282,7 @@ def _picture(rng, plan: Plan, body: bodies.Body, outfit: bodies.Outfit, device) 
     new = {"seed": seed, "frames": 1, "fps": 10, "route": "stand", "arms": arms, "camera": "stand", "whole": True}
     still = replace(plan, **new, outdoors=bool(rng.random() < 0.5))
     actor = _act(rng, still, body, outfit)
-    camera = _film(rng, still, actor, side=0.9)
+    camera = _film(rng, still, actor, side=0.9, room=1.15)
     scene = _build(rng, still, actor, camera)
     backdrop = render.draw_backdrop(scene, camera, actor.pose["pelvis"] * [1, 1, 0], device, free=True)
     person = people.draw_person(actor.shapes, camera, scene, device)
