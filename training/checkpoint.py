@@ -96,7 +96,8 @@ def _write_memory(partial: Path, rank: int, optimiser: Optimiser) -> None:
 
 def _finish(partial: Path, target: Path, step: int, family: Family, configuration: Configuration) -> None:
     write_networks(partial, family, {"configuration": configuration.name, "step": step})
-    state = {"format": FORMAT, "step": step, "name": configuration.name, "configuration": configuration.fixed()}
+    state = {"format": FORMAT, "step": step, "name": configuration.name, "base": family.base_mark()}
+    state["configuration"] = configuration.fixed()
     (partial / STATE).write_text(json.dumps(state, indent=1))
     for (
         path
@@ -159,6 +160,10 @@ def load(path: Path, family: Family, optimiser: Optimiser, configuration: Config
         raise ValueError(
             f"{path.name} was made with another configuration: {'; '.join(different)}. Set them back, or start a run "
             "of another --name."
+        )
+    if state["base"] != family.base_mark():
+        raise ValueError(
+            f"{path.name} was trained on another base than the one that model.base names or stage base left."
         )
     load_networks(path, family)
     memory = {}
