@@ -3,7 +3,8 @@
     $(python3 scripts/host.py --python) scripts/train.py tiny-cpu                      every stage, one after the other
     $(python3 scripts/host.py --python) scripts/train.py tiny-cpu --stage joint --resume
     $(python3 scripts/host.py --python) scripts/train.py cogvideox1.5-5b --plan        parameters, memory, time
-    accelerate launch scripts/train.py cogvideox1.5-5b --set model.base=… --set model.vae=…
+    accelerate launch --multi_gpu --num_processes 2 scripts/train.py cogvideox1.5-5b --set model.base=… …
+    torchrun --nproc_per_node 2 scripts/train.py tiny-cpu --cpu                        two processes without a GPU
 
 Everything goes to runs/NAME: checkpoints, adapters, metrics.csv, sample sheets. A file runs/PAUSE pauses training;
 Ctrl-C stops it with a checkpoint.
@@ -44,34 +45,38 @@ def main() -> int:
     arguments = parse()
     import torch
 
-    pack.load(cpu=arguments.cpu or not torch.cuda.is_available())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    cpu = arguments.cpu or not torch.cuda.is_available()
+    pack.load(cpu)
     from animate_anywhere.training import configuration, plan, train
 
-    stages = list(train.STAGES) if arguments.stage == ALL else [arguments.stage]
-    changes = [*(train.SMOKE if arguments.smoke else ()), *arguments.set]
     try:
-        if arguments.stage == ALL:
-            stages = configuration.stages_of(arguments.configuration)
+        stages = [arguments.stage] if arguments.stage != ALL else configuration.stages_of(arguments.configuration)
+        changes = [*(train.SMOKE if arguments.smoke else ()), *arguments.set]
         chosen = [configuration.load(arguments.configuration, stage, changes) for stage in stages]
         if arguments.plan:
             print("\n\n".join(plan.text_of(plan.make(stage)) for stage in chosen))
             return 0
-        return 0 if run(train, arguments, chosen) else 3
+        return 0 if run(train, arguments, chosen, cpu) else 3
     except (ValueError, train.TrainingError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
 
 
-def run(train, arguments: argparse.Namespace, stages: list) -> bool:
+def run(train, arguments: argparse.Namespace, stages: list, cpu: bool) -> bool:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=cpu)
+    level = logging.INFO if accelerator.is_main_process else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
     name = arguments.name or stages[0].name
     if arguments.smoke:
         name = f"smoke-{name}"
-        if stages[0].stage == train.BASE_STAGE:
+        if accelerator.is_main_process and stages[0].stage == train.BASE_STAGE:
             shutil.rmtree(arguments.runs / name, ignore_errors=True)
+        accelerator.wait_for_everyone()
     stops = train.Stops(arguments.minutes)
     with stops.listening():
-        return train.train_all(stages, arguments.runs, name, arguments.resume, stops, arguments.start)
+        return train.train_all(stages, arguments.runs, name, arguments.resume, stops, arguments.start, accelerator)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Where the batches of a run come from: clips drawn as they are needed, or kept ones that were encoded once."""
 
 import logging
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,22 +33,26 @@ class Clips(Dataset):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> list[Sample]:
-        return [draw_sample(self.data, number) for number in self.groups[index]]
+    def __getitem__(self, index: int) -> bytes:
+        """Pickled, so that it goes through a pipe: tensors would go through shared memory, of which containers have
+        little, and a file of clips is 200 MB."""
+        return pickle.dumps([draw_sample(self.data, number) for number in self.groups[index]])
 
 
-def _loader(clips: Clips, order: range | list[int]) -> DataLoader:
+def _draw(clips: Clips, order: range) -> Iterator[list[Sample]]:
+    """Items ``order`` of ``clips``, drawn ahead by their workers."""
     workers = min(clips.data.workers, len(order))
     ahead = {"prefetch_factor": AHEAD} if workers else {}
     # A generator of its own: otherwise every loader takes a number from the global one, and a resumed run one more.
     generator = torch.Generator()
-    return DataLoader(
+    loader = DataLoader(
         clips, batch_size=None, sampler=order, num_workers=workers, collate_fn=_as_it_is, generator=generator, **ahead
     )
+    return map(pickle.loads, loader)
 
 
-def _as_it_is(samples: list[Sample]) -> list[Sample]:
-    return samples
+def _as_it_is(item: bytes) -> bytes:
+    return item
 
 
 class _Numbers:
@@ -101,7 +106,7 @@ class Supply:
             return
         with_frames = self.configuration.loss.perceptual > 0
         clips = Clips(self.configuration.data, _Numbers(self))
-        for step, samples in zip(range(start, stop), _loader(clips, range(start, stop))):
+        for step, samples in zip(range(start, stop), _draw(clips, range(start, stop))):
             pieces = self.pieces(step)
             yield [
                 (piece, encode(samples[i * self.size : (i + 1) * self.size], self.vae, with_frames).to(self.device))
@@ -117,7 +122,7 @@ class Supply:
         missing = kept.missing()[self.rank :: self.world]
         clips = Clips(self.configuration.data, [kept.numbers(*shard) for shard in missing])
         begun = time.monotonic()
-        for done, (shard, samples) in enumerate(zip(missing, _loader(clips, range(len(missing)))), 1):
+        for done, (shard, samples) in enumerate(zip(missing, _draw(clips, range(len(missing)))), 1):
             kept.write(shard, encode(samples, self.vae))
             seconds = time.monotonic() - begun
             rate = done * len(samples) / seconds

@@ -300,8 +300,9 @@ class Trainer:
 
 
 def train_all(
-    stages: list[Configuration], runs: Path, name: str, resume: bool, stops: Stops, start: Path | None = None
-) -> bool:
+    stages: list[Configuration], runs: Path, name: str, resume: bool, stops: Stops, start: Path | None = None,
+    accelerator: Accelerator | None = None,
+) -> bool:  # fmt: skip
     """The stages one after the other; whether all reached their end. With ``resume``, finished ones are passed over and
     the one that was left off goes on."""
     for configuration in stages:
@@ -311,7 +312,7 @@ def train_all(
             log.info("Stage %s is finished.", configuration.stage)
             continue
         again = resume and (bool(there) or len(stages) == 1)
-        trainer = Trainer(configuration, runs, name, again, start)
+        trainer = Trainer(configuration, runs, name, again, start, accelerator)
         start = None
         if not trainer.run(stops):
             return False
