@@ -199,6 +199,8 @@ def text_of(plan: Plan) -> str:
     total = sum(plan.memory.values()) / GB
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     lines.append(f"  {'together':<18} {total:>12.2f} GB of {hardware.memory:g}: {verdict}")
+    if configuration.optimiser.offload:
+        lines.append(f"  {'the machine, besides':<18} {plan.trained * 12 / GB:>10.2f} GB for the optimiser")
     lines.append(
         f"Time: {plan.operations / 1e12:,.3g} teraflop a step, at {hardware.teraflops:g} teraflop/s and device "
         f"{plan.seconds:.3g} s; {span(plan.seconds * run.steps)} in all"
