@@ -1,7 +1,7 @@
 """Drive a running ComfyUI through its API: upload, queue, follow with a progress bar, cancel, fetch what came out.
 
     python scripts/client.py workflows/api/animate.json --upload dance.mp4 --upload person.png \\
-        --set "Driving video.file=dance.mp4" --set "Character.image=person.png" --set "Sample Shot.seed=7" --out out/
+        --set "Driving video.file=dance.mp4" --set "Character.image=person.png" --set "Sample shot.seed=7" --out out/
 
 Nodes are named by their title or id. Several runs with other values make a batch.
 """
@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 # So long the server may be silent before we look whether it is still there.
 SILENCE_S = 20
+# Inputs that the examples leave to the user. The host takes an empty name for its input folder and fails late.
+CHOSEN = {"LoadVideo": "file", "LoadImage": "image"}
 
 
 class ClientError(Exception):
@@ -78,6 +80,10 @@ class Client:
 
     def queue(self, prompt: dict) -> str:
         """Queue ``prompt`` (API form). ClientError, naming the node and the input, if the server refuses any of it."""
+        for node, entry in prompt.items():
+            key = CHOSEN.get(entry["class_type"])
+            if key and entry["inputs"].get(key) == "":
+                raise ClientError(f"{title(prompt, node)}: no {key} is chosen")
         answer = self.post("prompt", {"prompt": prompt, "client_id": self.id})
         if answer["node_errors"]:  # it would run those outputs that are not concerned, and leave out the rest
             self.cancel(answer["prompt_id"])
@@ -126,16 +132,23 @@ class Client:
                 return
 
     def follow(self, prompt_id: str, prompt: dict) -> dict:
-        """Show the prompt's progress in the terminal until it is done; its history. ClientError if a node failed."""
-        with Bars(prompt) as bars:
-            for kind, data in self.events(prompt_id):
-                if kind == "progress":
-                    bars.show(data["node"], data["value"], data["max"])
-                elif kind == "execution_error":
-                    message = " ".join(data["exception_message"].split())
-                    raise ClientError(f"{title(prompt, data['node_id'])}: {message}")
-                elif kind == "execution_interrupted":
-                    raise Cancelled(f"cancelled in {title(prompt, data['node_id'])}")
+        """Show the prompt's progress in the terminal until it is done; its history. ClientError if a node failed.
+
+        Ctrl-C cancels the prompt on the server, too.
+        """
+        try:
+            with Bars(prompt) as bars:
+                for kind, data in self.events(prompt_id):
+                    if kind == "progress":
+                        bars.show(data["node"], data["value"], data["max"])
+                    elif kind == "execution_error":
+                        message = " ".join(data["exception_message"].split())
+                        raise ClientError(f"{title(prompt, data['node_id'])}: {message}")
+                    elif kind == "execution_interrupted":
+                        raise Cancelled(f"cancelled in {title(prompt, data['node_id'])}")
+        except KeyboardInterrupt:
+            self.cancel(prompt_id)
+            raise
         return self.history(prompt_id)
 
 
@@ -224,8 +237,8 @@ def main() -> int:
     prompt = json.loads(options.workflow.read_text())
     try:
         for assignment in options.set:
-            name, value = assignment.split("=", 1)
-            node, key = name.rsplit(".", 1)
+            name, _, value = assignment.partition("=")
+            node, _, key = name.rpartition(".")
             with contextlib.suppress(ValueError):  # a word needs no quotes
                 value = json.loads(value)
             put(prompt, node, key, value)
@@ -241,6 +254,9 @@ def main() -> int:
     except (ClientError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("cancelled", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -210,3 +210,8 @@ def test_what_the_server_refuses_is_one_line_that_names_the_node(connection, pro
     client.put(prompt, "Character", "image", "nobody.png")
     with pytest.raises(client.ClientError, match=r"^LoadImage: .*nobody\.png"):
         connection.queue(prompt)
+
+
+def test_an_input_that_nobody_chose_is_said_before_anything_runs(connection):
+    with pytest.raises(client.ClientError, match="^Driving video: no file is chosen"):
+        connection.queue(json.loads(demo.WORKFLOW.read_text()))
