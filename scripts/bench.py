@@ -1,6 +1,6 @@
 """Measure what the pack promises about speed, and print it with the promise beside it.
 
-    make bench          or: $(python3 scripts/host.py --python) scripts/bench.py [sampling] [prepare] [start] [demo]
+    make bench          or: $(python3 scripts/host.py --python) scripts/bench.py PART …
 
 Timings say something on an idle machine only, so they are no tests.
 """
@@ -54,12 +54,12 @@ def bench_sampling() -> None:
     negative, positive = [[text, start]], [[text, {**start, "aa_pose": torch.randn(shape), "aa_reference": character}]]
     sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), STEPS)
 
-    def run(patched, conditioned) -> None:
+    def run(patched, conditioned, cfg: float = 2.5) -> None:
         with torch.inference_mode():
             comfy.sample.sample_custom(
                 patched,
                 torch.randn(shape),
-                2.5,
+                cfg,
                 sampler.CogVideoXSampler("cogvideox_dpm"),
                 sigmas,
                 conditioned,
@@ -70,11 +70,76 @@ def bench_sampling() -> None:
             )
 
     attached = attach.attach(model, adapter)
-    plain, controlled = best(3, lambda: run(model, negative), lambda: run(attached, positive))
+    plain, controlled = best(5, lambda: run(model, negative), lambda: run(attached, positive))
     size = f"{FRAMES}×{SIZE}×{SIZE}"
     report(f"sampling {size}, plain image-to-video", f"{plain / STEPS:.2f} s/step", "")
     report(f"sampling {size}, pose, reference and motion", f"{controlled / STEPS:.2f} s/step", "")
     report("sampling with everything against plain", f"{controlled / plain:.2f} x", "at most 1.30")
+
+
+def bench_operations() -> None:
+    """The same in multiplications, which do not depend on the machine, for the tiny and for the 5B model (on meta)."""
+    pack.load()
+    from animate_anywhere.models.checkpoint import Base
+
+    tiny, large = Base(192, 3, 7, 96, 64), Base(3072, 48, 42, 512, 4096)
+    for name, base, size in (
+        ("tiny", tiny, (45, 256, 256)),
+        ("5B", large, (45, 768, 1360)),
+        ("5B", large, (85, 768, 1360)),
+    ):
+        plain, controlled = operations(base, *size)
+        what = f"operations of the {name} model, {'×'.join(map(str, size))}"
+        report(what, f"{(plain + controlled) / (2 * plain):.2f} x", "at most 1.30")
+
+
+def operations(base, frames: int, height: int, width: int) -> tuple[int, int]:
+    """Multiply-adds of one plain forward and of one with pose and reference; nothing is computed."""
+    import torch
+    from animate_anywhere.models import checkpoint, dit, latents
+    from animate_anywhere.models.reference import Reference
+    from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+    from comfy.ldm.modules.attention import attention_pytorch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def attend(_, *arguments, **options):  # the host's other attentions ask how much memory "meta" has
+        return attention_pytorch(*arguments, **options)
+
+    def count(forward) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            forward()
+        return counter.get_total_flops()
+
+    with torch.device("meta"):
+        network = CogVideoXTransformer3DModel(
+            base.heads, 64, in_channels=32, time_embed_dim=base.time_width, ofs_embed_dim=base.time_width,
+            text_embed_dim=base.text_width, num_layers=base.blocks, patch_size_t=2,
+            use_rotary_positional_embeddings=True, dtype=torch.bfloat16, operations=torch.nn,
+        )  # fmt: skip
+        control = checkpoint.pose_control_for(base, dtype=torch.bfloat16)
+        latent = (latents.latent_frames(frames), height // 8, width // 8)
+        grid = (height // 16, width // 16)
+        state = torch.empty(1, grid[0] * grid[1], base.width, dtype=torch.bfloat16)
+        character = Reference((state,) * base.controlled_blocks, grid)
+        pose = torch.empty(1, 16, *latent, dtype=torch.bfloat16)
+        options = {"optimized_attention_override": attend}
+        given = {
+            "x": torch.empty(1, 32, *latent, dtype=torch.bfloat16),
+            "timestep": torch.empty(1),
+            "context": dit.no_text(base.text_width, dtype=torch.bfloat16),
+            "ofs": torch.empty(1),
+            "transformer_options": options,
+        }
+        keys = character.keys_for(network, 1.0)
+        plain = count(lambda: network(**given))
+        return plain, count(
+            lambda: dit.forward(
+                network,
+                **given,
+                residuals=lambda tokens: control.residuals(tokens, pose, 1.0, options),
+                extra_keys=keys,
+            )
+        )
 
 
 def bench_prepare() -> None:
@@ -107,7 +172,13 @@ def bench_demo() -> None:
     report("make demo", f"{taken:.0f} s", "at most 120")
 
 
-PARTS = {"sampling": bench_sampling, "prepare": bench_prepare, "start": bench_start, "demo": bench_demo}
+PARTS = {
+    "sampling": bench_sampling,
+    "operations": bench_operations,
+    "prepare": bench_prepare,
+    "start": bench_start,
+    "demo": bench_demo,
+}
 
 
 def main() -> None:
