@@ -7,13 +7,15 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from .bodies import HAND, OBJECT, Shapes
+from .bodies import BODY, HAND, Shapes
 from .cameras import Camera
 from .scenes import Scene
 
 MELT = 0.015  # metres over which two shapes of a body melt into one another
-CHANNELS = 6  # of a canvas before opacity: red, green, blue, hand, object, depth
+# Of a canvas: red, green, blue, hand, thing (each times its share of the pixel), opacity, depth of the nearest shape.
+HANDS, THINGS, OPACITY, DEPTH, CHANNELS = 3, 4, 5, 6, 7
 NEAREST = 0.15  # metres; what is nearer is drawn as if it were there
+EMPTY = 1e3  # metres; depth where nothing is drawn yet
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ def draw_person(shapes: Shapes, camera: Camera, scene: Scene, device: torch.devi
     corner = np.maximum(np.floor((low - anchor[:, None]).min((0, 1))) - 1, -anchor.max(0))
     limit = np.minimum(np.ceil((high - anchor[:, None]).max((0, 1))) + 1, size - anchor.min(0))
     span = np.maximum(limit - corner, 1).astype(int)
-    canvas = torch.zeros(len(anchor), CHANNELS + 1, span[1], span[0], device=device)
+    canvas = torch.zeros(len(anchor), CHANNELS, span[1], span[0], device=device)
+    canvas[:, DEPTH] = EMPTY
     anchor = anchor + corner
     numbers = _numbers(ends - anchor[:, None, None], radii, depths, camera.R @ scene.light).to(device)
     first = np.clip(np.floor((low - anchor[:, None]).min(0)) - 1, 0, span).astype(int)
     last = np.clip(np.ceil((high - anchor[:, None]).max(0)) + 1, 0, span).astype(int)
-    for n in range(len(first)):
+    # Bodies first, then hands, then things: so what has no hand or thing yet need not keep account of them.
+    for n in np.argsort(shapes.label, kind="stable").tolist():
         (x0, y0), (x1, y1) = first[n].tolist(), last[n].tolist()
         if x1 > x0 and y1 > y0:
             part = canvas[:, :, y0:y1, x0:x1]
@@ -89,20 +93,16 @@ def _splat(canvas: Tensor, corner: tuple[int, int], numbers: tuple, shapes: Shap
     toward = (dx * lx).addcmul_(dy, ly).mul_(inverse).addcmul_(facing, lz, value=-1).clamp_(min=-0.25)
     bright = toward.mul_(1 - scene.ambient).add_(scene.ambient + 0.08)
 
-    opacity, label = canvas[:, CHANNELS], shapes.label[n]
-    before = canvas[:, 5] / opacity.clamp(min=1e-4)
-    before.add_(opacity < 1e-3, alpha=1e3)
-    front = before.sub_(depth).mul_(1 / MELT).sigmoid_()
+    opacity, nearest, label = canvas[:, OPACITY], canvas[:, DEPTH], shapes.label[n]
+    front = (nearest - depth).mul_(1 / MELT).sigmoid_()
     keep = (front * cover).neg_().add_(1)
     add = front.neg_().add_(1).mul_(opacity).neg_().add_(1).mul_(cover)
-    canvas[:, :CHANNELS].mul_(keep[:, None])
+    canvas[:, : HANDS + (0, 1, 2)[label]].mul_(keep[:, None])
     canvas[:, :3].addcmul_(_paint_of(shapes, n, share, length), bright.mul_(add)[:, None])
-    canvas[:, 5].addcmul_(depth, add)
-    if label == HAND:
-        canvas[:, 3].add_(add)
-    elif label == OBJECT:
-        canvas[:, 4].add_(add)
+    if label != BODY:
+        canvas[:, HANDS if label == HAND else THINGS].add_(add)
     opacity.addcmul_(cover, 1 - opacity)
+    torch.minimum(nearest, depth.masked_fill_(cover == 0, EMPTY), out=nearest)
 
 
 def _paint_of(shapes: Shapes, n: int, share: Tensor, length: Tensor) -> Tensor:
@@ -128,5 +128,4 @@ def _in_frame(canvas: Tensor, corner: ndarray, camera: Camera) -> Person:
         x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, camera.width), min(y + height, camera.height)
         if x1 > x0 and y1 > y0:
             full[t, :, y0:y1, x0:x1] = canvas[t, :, y0 - y : y1 - y, x0 - x : x1 - x]
-    opacity = full[:, CHANNELS]
-    return Person(full[:, :3], opacity, full[:, 3], full[:, 4], full[:, 5] / opacity.clamp(min=1e-4))
+    return Person(full[:, :3], full[:, OPACITY], full[:, HANDS], full[:, THINGS], full[:, DEPTH])

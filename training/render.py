@@ -64,10 +64,11 @@ class Pixels:
         """Numbers [T] ready to meet [T, H, W]."""
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)[:, None, None]
 
-    def affine(self, rows: ndarray) -> Tensor:
-        """[T, 3] -> [T, H, W]: a x + b y + c."""
-        a, b, c = (self.put(column) for column in rows.T)
-        return (a * self.x + c) + b * self.y
+    def affine(self, *rows: ndarray) -> list[Tensor]:
+        """Each of ``rows`` [T, 3] as [T, H, W]: a x + b y + c."""
+        numbers = torch.from_numpy(np.stack(rows).astype(np.float32)).to(self.device)[..., None, None]
+        a, b, c = numbers.unbind(2)  # [K, T, 1, 1]
+        return [across + down for across, down in zip(a * self.x + c, b * self.y)]
 
 
 def surround(scene: Scene, camera: Camera, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -78,19 +79,22 @@ def surround(scene: Scene, camera: Camera, device: torch.device) -> tuple[Tensor
     strips = [strip(plane.texture() * plane.bright, plane.wrap, LEVELS) for plane in planes]
     atlas = torch.cat(strips, 2)[None].to(device)
     chosen = None
-    for index, (plane, (near, along, across)) in enumerate(zip(planes, rows)):
+    for index, (plane, row) in enumerate(zip(planes, rows)):
+        mine = pixels.affine(*row)
         level = pixels.put(np.log2(TEXEL / _scale(camera, plane, size)))
-        mine = [pixels.affine(near), pixels.affine(along), pixels.affine(across), level]
-        mine += [torch.tensor(float(index), device=device), torch.tensor(plane.wrap, device=device)]
+        mine += [level, torch.tensor(float(index), device=device), torch.tensor(float(plane.wrap), device=device)]
         if chosen is None:
-            chosen = [*mine[:3], *(value.expand_as(mine[0]) for value in mine[3:])]
+            chosen = [value.expand_as(mine[0]).contiguous() for value in mine]
         else:
             nearer = mine[0] > chosen[0]
-            chosen = [torch.where(nearer, new, old) for new, old in zip(mine, chosen)]
+            chosen = [torch.where(nearer, new, old, out=old) for new, old in zip(mine, chosen)]
     inverse, u, v, level, column, wrap = chosen
-    inverse = inverse.clamp(min=1e-4)
-    u, v = (torch.where(wrap, at - at.floor(), at.clamp(0, 1)) for at in (u / inverse, v / inverse))
-    colour = _look_up(atlas, size, u, v, torch.add(level, inverse.log2(), alpha=-2), column + 0)
+    inverse.clamp_(min=1e-4)
+    for at in (u, v):  # repeated or held at the edges
+        at.div_(inverse)
+        at.sub_(at.floor().mul_(wrap)).clamp_(0, 1)
+    level.sub_(inverse.log2().mul_(2))
+    colour = _look_up(atlas, size, u, v, level, column)
     _seams(colour, rows, camera)
     return _hazed(colour, inverse, scene), inverse
 
@@ -252,12 +256,12 @@ def _coverage(pixels: Pixels, rows: tuple, use: ndarray, reach: float) -> tuple[
     ``reach``: px outside of the edge at which the share ends; one half is exact.
     """
     near, along, across = (row[use] for row in rows)
-    edges = (along, near - along, across, near - across)
-    inverse, u, v = pixels.affine(near), pixels.affine(along), pixels.affine(across)
-    inside = None
-    for value, row in zip((u, inverse - u, v, inverse - v), edges):
-        distance = value * pixels.put(1 / np.maximum(np.hypot(row[:, 0], row[:, 1]), 1e-12))
-        inside = distance if inside is None else torch.minimum(inside, distance, out=inside)
+    # Lines that are zero on the edges, scaled to px.
+    edges = [row / np.maximum(np.hypot(row[:, :1], row[:, 1:2]), 1e-12) for row in (along, near - along)]
+    edges += [row / np.maximum(np.hypot(row[:, :1], row[:, 1:2]), 1e-12) for row in (across, near - across)]
+    inverse, u, v, inside, *others = pixels.affine(near, along, across, *edges)
+    for other in others:
+        torch.minimum(inside, other, out=inside)
     cover = inside.add_(reach).clamp_(0, 1).mul_(inverse > 1e-3)
     safe = inverse.clamp(min=1e-3)
     return cover, inverse, u.div_(safe), v.div_(safe)
@@ -275,7 +279,10 @@ def _face(quad: Quad, camera: Camera, scene: Scene, use: ndarray, near: ndarray,
     haze = torch.as_tensor(scene.haze, dtype=torch.float32)[:, None, None]
     paint = torch.lerp(texture[:3] * quad.bright, haze.expand_as(texture[:3]), amount)
     texture = torch.cat([paint, texture[3:]])[None].to(u.device)
-    grid = torch.stack([u, v], -1).mul_(2).sub_(1)
+    grid = torch.empty(*u.shape, 2, device=u.device)
+    torch.sub(u, 0.5, out=grid[..., 0])
+    torch.sub(v, 0.5, out=grid[..., 1])
+    grid.mul_(2)
     found = torch.nn.functional.grid_sample(
         texture, grid.view(1, -1, grid.shape[2], 2), padding_mode="border", align_corners=False
     )
@@ -314,7 +321,7 @@ def cast(shadow: Tensor, place: ndarray, reach: float, dark: float, backdrop: Ba
         return
     rows = _rows(camera, origin, right, down)
     pixels = box.pixels(shadow.device)
-    inverse, u, v = (pixels.affine(row[box.frames]) for row in rows)
+    inverse, u, v = pixels.affine(*(row[box.frames] for row in rows))
     safe = inverse.clamp(min=1e-3)
     u, v = u.div_(safe).mul_(2).sub_(1), v.div_(safe).mul_(2).sub_(1)
     amount = (1 - u * u - v * v).clamp_(min=0).square_().mul_(dark)

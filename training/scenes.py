@@ -5,14 +5,13 @@ point tracks are exact.
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 from numpy import ndarray
 
 from . import surfaces
 from .bodies import colour
-from .surfaces import CLOTHS, FLOORS, GROUNDS, LEAVES, PAINTS, ROADS, SIZE, WOODS, Paint, later, pick
+from .surfaces import CLOTHS, FLOORS, GROUNDS, LEAVES, PAINTS, ROADS, WOODS, Paint, later, pick
 
 UP = np.array([0.0, 0.0, 1.0])
 
@@ -160,13 +159,10 @@ def _opening(rng, kind: str, ceiling: float) -> tuple[float, float, float, list[
 def _landscape(rng, scene: Scene, site: Site) -> None:
     zenith, horizon = (colour(code) for code in surfaces.SKIES[rng.integers(len(surfaces.SKIES))])
     leaf = pick(rng, LEAVES)
-    whole = later(rng, surfaces.panorama, horizon, zenith, leaf)
-
-    def part(index: int) -> Paint:
-        return cache(lambda: whole()[:, :, index * SIZE : (index + 1) * SIZE])
-
-    for index, (origin, right, down) in enumerate(site.walls()):
-        scene.planes.append(Plane(origin, right, down, part(index), False))
+    seed = rng.integers(2**62)
+    for quarter, (origin, right, down) in enumerate(site.walls()):
+        texture = later(np.random.default_rng(seed), surfaces.panorama, horizon, zenith, leaf, quarter)
+        scene.planes.append(Plane(origin, right, down, texture, False))
     kind = str(rng.choice(["plain", "plain", "slabs", "track"]))
     _ground(rng, scene, site, later(rng, surfaces.floor, pick(rng, GROUNDS), kind, rng.uniform(0.06, 0.13)))
     scene.haze, scene.far = horizon * 0.5 + leaf * 0.5, rng.uniform(40, 140)

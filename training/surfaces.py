@@ -156,26 +156,29 @@ def spot(_rng, dark: float) -> Tensor:
     return torch.cat([torch.zeros(3, 16, 16), (dark * (1 - radius) ** 2)[None]])
 
 
-def panorama(rng, horizon: ndarray, zenith: ndarray, leaf: ndarray) -> Tensor:
-    """Sky, clouds, hills, trees or houses all around: [3, S, 4 S], the ground at the bottom."""
-    wide = 4 * SIZE
+def panorama(rng, horizon: ndarray, zenith: ndarray, leaf: ndarray, quarter: int) -> Tensor:
+    """Sky, clouds, hills, trees or houses, a quarter of what is all around; the ground is at the bottom.
+
+    Quarters painted with equal random numbers continue one another.
+    """
+    part = slice(quarter * SIZE, (quarter + 1) * SIZE)
     _, y, _ = places(SIZE)  # 0 top, 1 ground
     sky = mix(column(zenith), column(horizon), y**1.5)
     cloud = noise(rng, 1, SIZE, 1.5)[:, None, ::3]
-    cloud = torch.nn.functional.interpolate(cloud, (SIZE, SIZE), mode="bilinear")[0, 0].repeat(1, 4)
+    cloud = torch.nn.functional.interpolate(cloud, (SIZE, SIZE), mode="bilinear")[0, 0]
     cover = rng.uniform(0, 0.7) * soft_step(cloud - rng.uniform(0, 1), 0.9) * (1 - y)
     view = mix(sky, column([0.97, 0.96, 0.95]), cover)
     kind = str(rng.choice(["hills", "trees", "houses", "mixed"]))
     layers = int(rng.integers(1, 4))
-    light, tint = noise(rng, 2, SIZE, 1.0).repeat(1, 1, 4)
+    light, tint = noise(rng, 2, SIZE, 1.0)
     for layer in range(layers):
         near = (layer + 1) / layers
         top = rng.uniform(0.12, 0.36) * (1.4 - 0.7 * near)
         solid = str(rng.choice(["hills", "trees", "houses"])) if kind == "mixed" else kind
-        shape, base = _skyline(rng, solid, wide, leaf)
+        shape, base = _skyline(rng, solid, 4 * SIZE, leaf)
         tone = shade(base, light.roll(40 * layer, 1), tint.roll(40 * layer, 1), 0.10, 0.3) * (1.08 - 0.16 * y)
         tone = mix(tone, column(horizon), torch.tensor(0.55 * (1 - near) + 0.12))
-        view = mix(view, tone, soft_step(y - (1 - top * (1 + 0.6 * shape)), 0.02))
+        view = mix(view, tone, soft_step(y - (1 - top * (1 + 0.6 * shape[part])), 0.02))
     return view
 
 
