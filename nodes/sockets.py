@@ -16,6 +16,7 @@ PoseKeypoint = io.Custom("POSE_KEYPOINT")
 Adapter = io.Custom("AA_ADAPTER")
 Reference = io.Custom("AA_REFERENCE")
 Shot = io.Custom("AA_SHOT")
+CameraPath = io.Custom("AA_CAMERA_PATH")  # vision.camera_path.CameraPath
 
 
 def check_frames(images: Tensor, socket: str = "images") -> None:
