@@ -1,4 +1,4 @@
-"""Extract Pose and Draw Pose, as the graph calls them, on a real dancer."""
+"""Extract Pose, as the graph calls it, on a real dancer."""
 
 import comfy.model_management
 import numpy as np
@@ -7,19 +7,11 @@ import torch
 from animate_anywhere.nodes import feedback
 from animate_anywhere.nodes import pose as nodes
 from animate_anywhere.vision.detectors import load_blazepose
-from animate_anywhere.vision.pose import PoseTrack
 
 
 @pytest.fixture
 def clip(dance):
     return dance[:6].clone()
-
-
-def pose_of(frames, width, height):
-    """Somebody in the middle of ``frames`` frames, as POSE_KEYPOINT."""
-    joints = np.random.default_rng(0).uniform((width / 4, height / 4), (width / 2, height / 2), (18, 2))
-    keypoints = np.column_stack([joints, np.ones(18)])
-    return PoseTrack(np.repeat(keypoints[None, None], frames, axis=0), width, height).to_openpose()
 
 
 def extract(images, smoothing=0.3):
@@ -68,31 +60,10 @@ def test_a_video_without_people_is_refused():
         extract(torch.rand(3, 90, 160, 3))
 
 
-def test_both_nodes_stop_when_the_artist_cancels(clip):
-    pose = pose_of(1, 64, 64)
-    for work in (lambda: extract(clip), lambda: nodes.DrawPose.execute(pose)):
-        comfy.model_management.interrupt_current_processing(True)
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            work()
-
-
-def test_draw_pose_is_as_large_as_the_video_or_as_asked():
-    pose = pose_of(2, 320, 200)
-    assert nodes.DrawPose.execute(pose)[0].shape == (2, 200, 320, 3)
-    assert nodes.DrawPose.execute(pose, 64, 48)[0].shape == (2, 48, 64, 3)
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "named"), [(64, 0, "height"), (0, 64, "width"), (-1, 64, "width"), (64, -1, "height")]
-)
-def test_half_a_size_is_refused(width, height, named):
-    with pytest.raises(ValueError, match=f"^{named}: {width}×{height} is no size"):
-        nodes.DrawPose.execute(pose_of(1, 64, 64), width, height)
-
-
-def test_an_empty_pose_is_refused():
-    with pytest.raises(ValueError, match="^pose: .*empty list"):
-        nodes.DrawPose.execute([])
+def test_cancelling_stops_it(clip):
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        extract(clip)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from ..vision import drawing
 from ..vision import pose as poses
 from . import bodies, cameras, furniture, motion, people, render, scenes
 from .cameras import Camera
@@ -74,7 +75,7 @@ class Clip:
     @property
     def drawn_pose(self) -> Tensor:
         """[T, H, W, 3] the pose as the nodes draw it."""
-        return poses.draw(self.pose, self.plan.width, self.plan.height)
+        return drawing.draw(self.pose, self.plan.width, self.plan.height)
 
     @property
     def told(self) -> bool:

@@ -1,0 +1,39 @@
+"""Draw Pose, as the graph calls it."""
+
+import comfy.model_management
+import numpy as np
+import pytest
+from animate_anywhere.nodes import drawing as nodes
+from animate_anywhere.vision.pose import PoseTrack
+
+
+def pose_of(frames, width, height):
+    """Somebody in the middle of ``frames`` frames, as POSE_KEYPOINT."""
+    joints = np.random.default_rng(0).uniform((width / 4, height / 4), (width / 2, height / 2), (18, 2))
+    keypoints = np.column_stack([joints, np.ones(18)])
+    return PoseTrack(np.repeat(keypoints[None, None], frames, axis=0), width, height).to_openpose()
+
+
+def test_draw_pose_is_as_large_as_the_video_or_as_asked():
+    pose = pose_of(2, 320, 200)
+    assert nodes.DrawPose.execute(pose)[0].shape == (2, 200, 320, 3)
+    assert nodes.DrawPose.execute(pose, 64, 48)[0].shape == (2, 48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "named"), [(64, 0, "height"), (0, 64, "width"), (-1, 64, "width"), (64, -1, "height")]
+)
+def test_half_a_size_is_refused(width, height, named):
+    with pytest.raises(ValueError, match=f"^{named}: {width}×{height} is no size"):
+        nodes.DrawPose.execute(pose_of(1, 64, 64), width, height)
+
+
+def test_an_empty_pose_is_refused():
+    with pytest.raises(ValueError, match="^pose: .*empty list"):
+        nodes.DrawPose.execute([])
+
+
+def test_cancelling_stops_it():
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        nodes.DrawPose.execute(pose_of(1, 64, 64))
