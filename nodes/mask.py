@@ -1,6 +1,7 @@
 """Video -> character mask; mask -> shape-agnostic mask."""
 
 import comfy.model_management
+import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -13,6 +14,7 @@ from .feedback import progress_of
 from .pose import WEIGHTS
 
 LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
+BLOCKS = ("inference", "training")
 WIDEST = 512  # px of growing and feathering: more is a blur of the whole picture
 
 
@@ -125,17 +127,44 @@ class ShapeAgnosticMask(io.ComfyNode):
                 io.Int.Input("block_width", **block, tooltip="Width of a block in px; 10 as well."),
                 _grow_input(advanced=True),
                 _feather_input(advanced=True),
+                io.Combo.Input(
+                    "blocks",
+                    options=list(BLOCKS),
+                    advanced=True,
+                    tooltip="inference: blocks of the size above. training: one size for the whole video, drawn from "
+                    "the seed, as a network is trained on; for making training data, or a coarse mask by chance.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    advanced=True,
+                    tooltip="Of the size that training draws. The same seed on the same mask gives the same blocks.",
+                ),
+                io.Boolean.Input(
+                    "steady",
+                    default=True,
+                    advanced=True,
+                    tooltip="The grid stays where the first frame laid it. Off: each frame's box lays its own, as in "
+                    "the paper, and the blocks jump with every pixel that the box moves.",
+                ),
             ],
             outputs=[io.Mask.Output("mask", tooltip="The mask in blocks, within the box around the character.")],
             search_aliases=["blocky mask", "animate anyone 2", "block mask", "blockify"],
         )
 
     @classmethod
-    def execute(cls, mask, block_height=masks.BLOCK, block_width=masks.BLOCK, grow=0, feather=0) -> io.NodeOutput:
+    def execute(
+        cls, mask, block_height=masks.BLOCK, block_width=masks.BLOCK, grow=0, feather=0, blocks="inference", seed=0,
+        steady=True,
+    ) -> io.NodeOutput:  # fmt: skip
         # Grown first: the margin belongs to the character, and the blocks are to cover it.
         grown = masks.grow(mask, grow)
-        blocks = masks.shape_agnostic(grown, block_height, block_width, progress_of(len(grown)))
-        return io.NodeOutput(masks.feather(blocks, feather))
+        if blocks == "training":
+            block_height, block_width = masks.random_block(np.random.default_rng(seed), grown)
+        blocky = masks.shape_agnostic(grown, block_height, block_width, progress_of(len(grown)), steady=steady)
+        return io.NodeOutput(masks.feather(blocky, feather))
 
 
 NODES = [SegmentCharacter, ShapeAgnosticMask]

@@ -57,6 +57,56 @@ def test_blocks_cover_the_character_and_stay_in_its_box():
     assert blocks[:, 5:48, 11:50].sum() == blocks.sum() > mask.sum()
 
 
+def jittering(frames=8):
+    """Somebody who stands still with a hand that trembles: the box changes by a pixel from frame to frame."""
+    mask = torch.zeros(frames, 80, 70)
+    mask[:, 10:70, 20:23] = mask[:, 30:34, 20:50] = mask[:, 66:70, 20:40] = 1
+    mask[1::2, 9, 20] = mask[1::2, 30, 19] = 1
+    return mask
+
+
+def test_a_steady_grid_stays_where_it_is_when_the_box_moves_by_a_pixel():
+    mask = jittering()
+    blocks = masks.shape_agnostic(mask, steady=True)
+    assert torch.equal(blocks[0], masks.shape_agnostic(mask)[0])  # the first frame is the paper's
+    assert (blocks >= mask).all()
+    inside = (slice(None), slice(10, 70), slice(20, 50))  # the box without its trembling pixel
+    assert blocks.diff(dim=0)[inside].abs().sum() == 0
+    assert masks.shape_agnostic(mask).diff(dim=0)[inside].abs().sum() > 100  # as the paper has it, the blocks jump
+
+
+def test_a_steady_grid_follows_who_walks_and_never_leaves_the_box():
+    mask = torch.zeros(6, 50, 120)
+    for t in range(6):
+        mask[t, 10 + t : 40, 7 * t : 7 * t + 13] = torch.eye(30 - t, 13)
+    blocks = masks.shape_agnostic(mask, 10, 5, steady=True)
+    for t in range(6):
+        box = masks.bounding_box(mask[t].numpy() > 0)
+        assert blocks[t].sum() == blocks[t][box].sum()
+        lines = blocks[t].diff(dim=1).abs().sum(0).nonzero().ravel() + 1
+        assert set((lines % 5).tolist()) <= {0, box[1].start % 5, box[1].stop % 5}
+
+
+def test_random_blocks_depend_on_the_seed_alone_and_span_the_papers_range():
+    mask = torch.zeros(3, 240, 120)
+    mask[1, 20:220, 30:90] = 1  # 200×60 px
+    sides = np.array([masks.random_block(np.random.default_rng(seed), mask) for seed in range(300)])
+    assert masks.random_block(np.random.default_rng(7), mask) == tuple(sides[7])
+    assert sides.min(0).tolist() == [5, 5]
+    assert sides[:, 0].max() in range(95, 101) and sides[:, 1].max() in range(28, 31)  # two blocks a side
+    # Even in the logarithm: half of the draws are coarser than the geometric mean of the two ends.
+    assert np.median(sides[:, 0]) == pytest.approx(np.sqrt(5 * 100), rel=0.2)
+
+
+def test_random_blocks_of_an_empty_or_tiny_mask_are_one_pixel_at_least():
+    empty, dot = torch.zeros(2, 9, 9), torch.zeros(2, 9, 9)
+    dot[1, 4, 4] = 1
+    for mask in (empty, dot):
+        sides = masks.random_block(np.random.default_rng(0), mask)
+        assert min(sides) == 1
+        assert torch.equal(masks.shape_agnostic(mask, *sides), mask)
+
+
 def test_soft_edges_count_from_one_half():
     mask = torch.zeros(1, 30, 30)
     mask[0, 10:20, 10:20] = 0.4
@@ -213,6 +263,19 @@ def test_node_blocks_cover_the_grown_mask():
     mask[:, 20:33, 25:41] = 1
     blocks = nodes.ShapeAgnosticMask.execute(mask, 10, 10, grow=4).result[0]
     assert torch.equal(blocks, masks.shape_agnostic(masks.grow(mask, 4)))
+
+
+def test_node_draws_training_blocks_from_the_seed_and_keeps_the_grid():
+    mask = jittering()
+    one, same, other = (
+        nodes.ShapeAgnosticMask.execute(mask, blocks="training", seed=seed).result[0] for seed in (3, 3, 5)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    drawn = masks.random_block(np.random.default_rng(3), mask)
+    assert torch.equal(one, masks.shape_agnostic(mask, *drawn, steady=True))
+    paper = nodes.ShapeAgnosticMask.execute(mask, steady=False).result[0]
+    assert torch.equal(paper, masks.shape_agnostic(mask))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ GREY_BACKGROUND = 0.3  # share of reference pictures cut out by a mask, as Encod
 CLEAN_ENVIRONMENT = 0.5  # share of environment videos from which the person was taken before, shadow and all
 OPEN_ENVIRONMENT = 0.2  # share of those that are not blanked either: the artist wired no mask
 GROWN = 0.05  # of the height: how far the blanked region may reach beyond the character
-BLOCKS = (5, 40)  # px: sides of the blocks of shape-agnostic masks (Animate Anyone 2, section 3.2: drawn at random)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +74,11 @@ def from_stage(clip: stage.Clip, number: int) -> Sample:
 def _environment(rng: np.random.Generator, clip: stage.Clip, person: Tensor) -> Tensor:
     """The video that says how the surroundings move, [T, H, W, 3] (Animate Anyone 2, section 3.2)."""
     grown = int(rng.integers(0, round(GROWN * person.shape[1]) + 1))
-    blocks = [int(side) for side in rng.integers(*BLOCKS, size=2, endpoint=True)]
     clean, opened = rng.random() < CLEAN_ENVIRONMENT, rng.random() < OPEN_ENVIRONMENT
     if clean and opened:
         return clip.background
-    region = masks.shape_agnostic(masks.grow(person, grown), *blocks)
+    region = masks.grow(person, grown)
+    region = masks.shape_agnostic(region, *masks.random_block(rng, region), steady=True)
     return blank(clip.background if clean else clip.frames, region)
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 INSIDE = 0.5
 BLOCK = 10  # px; "During inference, we set k_h = h/10 and k_w = w/10", Animate Anyone 2, section 3.2
+FEWEST_BLOCKS = 2  # a side in training: one block is a plain box
+FINEST_BLOCK = 5  # px: finer ones show the outline
 
 Progress = Callable[[int], None]
 
@@ -51,7 +53,12 @@ def three_dimensions(mask: Tensor) -> Tensor:
 
 
 def shape_agnostic(
-    mask: Tensor, block_height: int = BLOCK, block_width: int = BLOCK, progress: Progress | None = None
+    mask: Tensor,
+    block_height: int = BLOCK,
+    block_width: int = BLOCK,
+    progress: Progress | None = None,
+    *,
+    steady: bool = False,
 ) -> Tensor:
     """Hide the character's outline in blocks: Animate Anyone 2, section 3.2, eq. 2.
 
@@ -60,30 +67,60 @@ def shape_agnostic(
     the last row and column hold what remains of the box, so that nothing outside the box is covered. A block is 1
     where any pixel of it is of the character.
 
+    ``steady``: the first box lays the grid for all frames, so that the blocks stand still while boxes come and go; the
+    first frame is the paper's, and later boxes cut their outer blocks on every side.
+
     ``mask`` [T, H, W] -> [T, H, W] of 0 and 1; a frame without the character stays empty. ``progress`` is called with
     the number of frames done. Raises ValueError for block sizes below 1.
     """
     for name, value in (("block_height", block_height), ("block_width", block_width)):
         if value < 1:
             raise ValueError(f"{name} is {value}; a block needs at least 1 pixel. The paper uses {BLOCK}.")
+    anchor = None  # a corner (row, column) of the grid
 
     def in_blocks(frame: np.ndarray) -> np.ndarray:
+        nonlocal anchor
         out = (frame > INSIDE).astype(np.uint8)
         box = bounding_box(out)
-        out[box] = _fill_blocks(out[box], block_height, block_width)
+        if out[box].size:
+            corner = box[0].start, box[1].start
+            anchor = anchor if steady and anchor else corner
+            rows = _grid_lines(anchor[0] - corner[0], block_height, out[box].shape[0])
+            columns = _grid_lines(anchor[1] - corner[1], block_width, out[box].shape[1])
+            out[box] = _fill_blocks(out[box], rows, columns)
         return out
 
     return _each_frame(mask, in_blocks, progress)
 
 
-def _fill_blocks(box: np.ndarray, block_height: int, block_width: int) -> np.ndarray:
-    """``box`` [h, w] with the maximum of its block in every pixel."""
+def random_block(rng: np.random.Generator, mask: Tensor) -> tuple[int, int]:
+    """Height and width in px of blocks as training has them: their counts k_h and k_w drawn at random, from 2 up to
+    blocks of 5 px, over the largest box around the character in ``mask`` [T, H, W].
+
+    Animate Anyone 2, section 3.2, has "k_h ∈ (1, h), k_w ∈ (1, w)" and no distribution. Here the logarithm of the
+    count is even, so that coarse grids come as often as fine ones, which an even count would hardly ever bring.
+    """
+    boxes = [bounding_box((frame > INSIDE).cpu().numpy()) for frame in three_dimensions(mask)]
+    sides = []
+    for axis in range(2):
+        extent = max(box[axis].stop - box[axis].start for box in boxes)
+        count = FEWEST_BLOCKS * max(extent / FINEST_BLOCK / FEWEST_BLOCKS, 1) ** rng.random()
+        sides.append(max(1, round(extent / count)))
+    return sides[0], sides[1]
+
+
+def _grid_lines(anchor: int, block: int, length: int) -> np.ndarray:
+    """Where the blocks of a grid through ``anchor`` begin within 0…``length``, the first, cut or whole, at 0."""
+    return np.union1d(0, np.arange(anchor % block, length, block))
+
+
+def _fill_blocks(box: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``box`` [h, w] with the maximum of its block in every pixel; ``rows`` and ``columns`` are where blocks begin."""
     height, width = box.shape
-    if not box.size:
-        return box
-    maxima = np.maximum.reduceat(box, np.arange(0, height, block_height), axis=0)  # [k_h, w]
-    maxima = np.maximum.reduceat(maxima, np.arange(0, width, block_width), axis=1)  # [k_h, k_w]
-    return maxima.repeat(block_height, 0)[:height].repeat(block_width, 1)[:, :width]
+    maxima = np.maximum.reduceat(box, rows, axis=0)  # [k_h, w]
+    maxima = np.maximum.reduceat(maxima, columns, axis=1)  # [k_h, k_w]
+    heights, widths = np.diff(rows, append=height), np.diff(columns, append=width)
+    return maxima.repeat(heights, 0).repeat(widths, 1)
 
 
 def grow(mask: Tensor, pixels: int, progress: Progress | None = None) -> Tensor:
