@@ -99,6 +99,7 @@ def main() -> None:
         command.add_argument(f"--{name.replace('_', '-')}", type=int)
     for name in ("muon_rate", "rate", "cooldown", "average", "noise"):
         command.add_argument(f"--{name.replace('_', '-')}", type=float)
+    command.add_argument("--autocast", action=argparse.BooleanOptionalAction, help="bf16 arithmetic (default)")
     command.set_defaults(run_command=train)
     command = commands.add_parser("export")
     command.add_argument("--run", type=Path, default=pack.ROOT / "runs" / "vae")

@@ -94,6 +94,16 @@ def test_smoke_of_every_stage(name, vae_file, tmp_path):
     assert all(float(row["epipolar"]) > 0 for row in table(folder))
 
 
+def test_the_base_goes_on_from_a_file(toy, ladder, quick_clips, tmp_path):
+    """As from the shipped weights, when the run that made them is gone."""
+    shipped = ladder / "toy" / "base" / checkpoint.BASE
+    trainer = train.Trainer(toy("base"), tmp_path, "again", start=shipped)
+    seen = trainer.family.base.state_dict()["proj_out.weight"]
+    torch.testing.assert_close(seen, safetensors.torch.load_file(shipped)["proj_out.weight"].float(), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="--start: there is no file .*gone"):
+        train.Trainer(toy("base"), tmp_path, "other", start=tmp_path / "gone.safetensors")
+
+
 def test_finished_stages_are_passed_over(toy, ladder, caplog):
     stages = [toy(stage, "run.steps=2") for stage in STAGES[:3]]
     with caplog.at_level(logging.INFO):

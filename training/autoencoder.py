@@ -4,6 +4,7 @@ models/latents.py takes the host's way, which is one clip at a time, moved betwe
 networks and the alignment are the same; a test holds the two against each other.
 """
 
+import copy
 from pathlib import Path
 
 import comfy.sd
@@ -19,7 +20,10 @@ CLIPS = 4  # that go through at once; the first layers work on every pixel
 
 
 class Autoencoder:
-    """Frames [B, T, H, W, 3] in 0…1 (or uint8) to latents [B, 16, t, h, w] in the scale of ``base``, and back."""
+    """Frames [B, T, H, W, 3] in 0…1 (or uint8) to latents [B, 16, t, h, w] in the scale of ``base``, and back.
+
+    dtype: of encoding, which has no gradients; decoding is in float32.
+    """
 
     def __init__(self, path: Path, base: Base, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         if not path.is_file():
@@ -28,10 +32,12 @@ class Autoencoder:
         if vae.first_stage_model is None or vae.latent_channels != 16 or vae.latent_dim != 3:
             raise ValueError(f"model.vae: {path.name} is no video VAE with 16 latent channels.")
         self.to_input, self.to_output = vae.process_input, vae.process_output
-        self.network = vae.first_stage_model.to(device, dtype).eval().requires_grad_(False)
+        self.network = vae.first_stage_model.to(device, torch.float32).eval().requires_grad_(False)
         if isinstance(self.network, TAEHV):
             drop_dead_channels(self.network.encoder)
             drop_dead_channels(self.network.decoder)
+            self.network.to(memory_format=torch.channels_last)
+        self.encoder = copy.deepcopy(self.network).to(dtype) if dtype != torch.float32 else self.network
         self.format = base.latent_format
         self.device = device
         self.dtype = dtype
@@ -45,15 +51,16 @@ class Autoencoder:
         frames = frames.to(self.dtype) / 255 if frames.dtype == torch.uint8 else frames.to(self.dtype)
         pixels = self.to_input(frames.movedim(-1, 1))  # [B, 3, T, H, W]
         if not isinstance(self.network, TAEHV):
-            return self.format.process_in(self.network.encode(pixels).float())
+            return self.format.process_in(self.encoder.encode(pixels).float())
         # The alignment of models/latents.encode_frames.
         first = pixels[:, :, :1].expand(-1, -1, FRAMES_PER_LATENT - 1, -1, -1)
         pixels = torch.cat([first, pixels], dim=2).movedim(2, 1)  # [B, T + 3, 3, H, W]
-        return self.format.process_in(self._run(self.network.encoder, pixels).movedim(2, 1).float())
+        latents = self._run(self.encoder.encoder, pixels)
+        return self.format.process_in(latents.movedim(2, 1).float())
 
     def decode(self, latents: Tensor) -> Tensor:
         """With gradients. Clips of one call are decoded together."""
-        latents = self.format.process_out(latents).to(self.dtype)
+        latents = self.format.process_out(latents).float()
         if not isinstance(self.network, TAEHV):
             return self.to_output(self.network.decode(latents)).movedim(1, -1).float()
         frames = self._run(self.network.decoder, latents.movedim(2, 1), decode=True)  # [B, T + 3, 3, H, W]

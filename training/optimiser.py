@@ -72,8 +72,9 @@ class Muon:
 
 def orthogonal(matrices: Tensor) -> Tensor:
     """Matrices [N, rows, columns] with their singular values near 1."""
-    # bfloat16 is enough where it is fast; on CPUs it is many times slower than float32.
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    # bfloat16 is enough; on a processor that has to emulate it, it is many times slower than float32.
+    native = matrices.is_cuda or torch.cpu._is_avx512_bf16_supported()
+    x = matrices.bfloat16() if native else matrices.float()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-7)

@@ -110,7 +110,8 @@ class Trainer:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         self.family = self._build_family(start)
-        self.vae = Autoencoder(ROOT / configuration.model.vae, base_of(configuration.model), self.device)
+        encoding = torch.bfloat16 if configuration.run.autocast else torch.float32
+        self.vae = Autoencoder(ROOT / configuration.model.vae, base_of(configuration.model), self.device, encoding)
         self.objective = Objective(configuration, self.vae, self.device, ROOT)
         self.supply = Supply(configuration, self.vae, self.device, self.team.rank, self.team.world)
         trained = {name: value for name, value in self.family.named_parameters() if value.requires_grad}
@@ -152,15 +153,17 @@ class Trainer:
         return there[-1]
 
     def _begin_with(self, family: Family, start: Path | None) -> None:
-        """Take over the adapter ``start`` (a file, or a folder with one)."""
+        """Take over the networks in ``start``: a file of the base or the adapter, or a folder with one."""
         if start is None:
             return
-        if family.stage == BASE_STAGE:
-            checkpoint.load_networks(start, family)
-            return
-        path = start / checkpoint.ADAPTER if start.is_dir() else start
+        path = (
+            start / (checkpoint.BASE if family.stage == BASE_STAGE else checkpoint.ADAPTER) if start.is_dir() else start
+        )
         if not path.is_file():
             raise ValueError(f"--start: there is no file {path}.")
+        if family.stage == BASE_STAGE:
+            family.base.load_state_dict(load_base(path, adapters.Base.of(family.base), family.dtype).state_dict())
+            return
         header, groups = adapters.read(path)
         if header.base != adapters.Base.of(family.base):
             raise ValueError(

@@ -34,6 +34,7 @@ class Options:
     cooldown: float = 0.35  # last part of the steps, over which rates fall to nothing
     average: float = 0.998
     noise: float = 0.12  # largest deviation of noise on latents before decoding: what a small transformer leaves
+    autocast: bool = True  # bf16 arithmetic with float32 weights: half as long where the processor has it
     seed: int = 0
 
 
@@ -96,7 +97,7 @@ def poses_of(options: Options) -> int:
     return max(1, round(POSES * options.batch))
 
 
-POSES = 0.25  # share of drawn poses in a batch: its last samples
+POSES = 0.5  # share of drawn poses in a batch, its last samples: thin lines are the harder half
 KINDS = {"frames": 0.66, "background": 0.10, "blocks": 0.12, "character": 0.12}  # of the others
 
 

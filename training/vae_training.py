@@ -22,6 +22,9 @@ from .vae import CHANNELS, VAE, Widths
 from .vae_samples import HELD_OUT, Material, Options, Pool, cut_batch, draw_material, poses_of
 
 SCALE = 1.15258426  # what the host multiplies latents by (CogVideoX below 48 heads); their variance is then to be 1
+# Training's crops lie around people and are recoloured: their latents deviate as much more than those of whole clips,
+# which are to have the deviation 1.
+CROPS_DEVIATE = 1.6
 CHECKPOINT = "checkpoint.safetensors"
 
 log = logging.getLogger(__name__)
@@ -39,7 +42,7 @@ def losses(frames: Tensor, latents: Tensor, target: Tensor, poses: int = 0) -> d
         "pixels": error.abs().mean(),
         "squares": 8 * error.square().mean(),
         "edges": 0.5 * torch.stack(edges).sum(),
-        "moments": 0.2 * moments(latents[: len(latents) - poses]),
+        "moments": 0.2 * moments(latents[: len(latents) - poses] / CROPS_DEVIATE),
     }
 
 
@@ -81,11 +84,11 @@ class Trainer:
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Start from latents of mean 0 and deviation 1: the decoder then learns from the first step on."""
+        """Start from latents of the moments they shall have: the decoder then learns from the first step on."""
         last = self.network.encoder.last
         latents = self.network.encode(cut_batch(self.pool.at(0), self.options, 0).to(self.device)).transpose(0, 2)
         columns = latents.flatten(1) * SCALE
-        deviation = columns.std(1)
+        deviation = columns.std(1) / CROPS_DEVIATE
         last.weight /= deviation[:, None]
         last.bias.copy_((last.bias - columns.mean(1) / SCALE) / deviation)
         self.average.load_state_dict(self.network.state_dict())
@@ -99,12 +102,12 @@ class Trainer:
         """One update. Raises FloatingPointError, and changes nothing, when the loss is not a number."""
         target = cut_batch(self.pool.at(self.step), self.options, self.step).to(self.device)
         generator = torch.Generator().manual_seed(self.options.seed * 10**6 + self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.autocast):
             latents = self.network.encode(target)
             spread = torch.rand(len(latents), 1, 1, 1, 1, generator=generator) * self.options.noise / SCALE
             noise = torch.randn(latents.shape, generator=generator) * spread
             frames = self.network.decode(latents + noise.to(self.device))
-        parts = losses(frames.float(), latents, target, poses_of(self.options))
+        parts = losses(frames.float(), latents.float(), target, poses_of(self.options))
         loss = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"The loss is {loss.item()} at step {self.step}.")
