@@ -5,7 +5,8 @@ through a room it follows the surface that holds most points.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -107,18 +108,19 @@ def _working_view(frame: Tensor, hidden: np.ndarray) -> tuple[np.ndarray, np.nda
 
 @dataclass
 class _View:
-    """A frame at working size: ``grey`` and ``background`` [h, w] uint8, ``points`` [N, 2] in its own pixels."""
+    """A frame at working size: ``grey`` and ``background`` [h, w] uint8."""
 
     index: int
     grey: np.ndarray
     background: np.ndarray
     scale: float
-    points: np.ndarray = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def points(self) -> np.ndarray:
+        """[N, 2] in the view's own pixels; looked for when they are asked for, which most frames' never are."""
         apart = max(4.0, max(self.grey.shape) / 60)  # spread over the picture, not all on one rich texture
         found = cv2.goodFeaturesToTrack(self.grey, POINTS, 0.003, apart, mask=self.background, blockSize=5)
-        self.points = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+        return np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
 
     def full_size(self, points: np.ndarray) -> np.ndarray:
         """Working pixels as pixels of the frame (their centres scale, not their corners)."""
