@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from animate_anywhere.vision.camera_path import CameraPath, similarities
+from animate_anywhere.vision.camera_path import CameraPath, fit_steps, similarities
 
 SIZE = (320, 180)
 STEPS = np.random.default_rng(0).normal(0, [3, 2, 0.02, 0.01], (7, 4))
@@ -53,3 +53,17 @@ def test_another_size_moves_alike():
 def test_parts_that_do_not_belong_together_are_refused(frames, sure):
     with pytest.raises(ValueError, match="^camera_path: "):
         CameraPath(np.zeros(frames), *SIZE, np.ones(sure))
+
+
+def test_steps_are_read_from_points():
+    before = np.random.default_rng(1).uniform(0, 180, (7, 20, 2))
+    moves = similarities(STEPS, *SIZE)
+    after = before @ moves[:, :2, :2].transpose(0, 2, 1) + moves[:, None, :2, 2]
+    after[2, :5], before[3, 7:] = np.nan, np.nan
+    np.testing.assert_allclose(fit_steps(before, after, *SIZE), STEPS, atol=1e-9)
+
+
+def test_without_points_nothing_moves():
+    before = np.full((1, 3, 2), np.nan)
+    before[0, 0] = 5
+    assert not fit_steps(before, before + 3, *SIZE).any()

@@ -17,6 +17,7 @@ from .scenes import Plane, Quad, Scene
 from .textures import TEXEL, mipmaps, strip
 
 LEVELS = 5
+SIDES = ("origin", "right", "down")
 
 
 @dataclass
@@ -239,7 +240,7 @@ class Box:
         return pixels
 
 
-def _bounds(camera: Camera, origin: ndarray, right: ndarray, down: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+def bounds(camera: Camera, origin: ndarray, right: ndarray, down: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     """Rectangles [T or 1, Q, 3] in pixels: low and high corner [T, Q, 2], and if they are before the camera [T, Q]."""
     origin = np.broadcast_to(origin, (len(camera.t), *origin.shape[1:]))
     corners = np.stack([origin, origin + right, origin + down, origin + right + down], 2)
@@ -315,7 +316,7 @@ def cast(shadow: Tensor, place: ndarray, reach: float, dark: float, backdrop: Ba
     """Darken ``shadow`` [T, H, W] by a soft spot on the ground under ``place`` [T, 3], where nothing is before it."""
     right, down = np.array([2 * reach, 0, 0]), np.array([0, 2 * reach, 0])
     origin = place * [1, 1, 0] - right / 2 - down / 2
-    low, high, use = (values[:, 0] for values in _bounds(camera, origin[:, None], right, down))
+    low, high, use = (values[:, 0] for values in bounds(camera, origin[:, None], right, down))
     box = Box.around(low, high, use, (camera.width, camera.height))
     if box is None:
         return
@@ -337,12 +338,10 @@ def draw_backdrop(scene: Scene, camera: Camera, person: ndarray, device: torch.d
     if not scene.quads:
         return backdrop
     quads = scene.quads
-    origin, right, down = (np.stack([getattr(quad, name) for quad in quads]) for name in ("origin", "right", "down"))
-    low, high, use = _bounds(camera, origin[None], right, down)
-    normal = np.cross(down, right)
-    sides = [((points[:, None] - origin) * normal).sum(-1) > 0 for points in (camera.centre, person)]
-    use &= sides[0] | np.array([quad.group is None or quad.outline is not None for quad in quads])
-    hides = _hiding(quads, *sides)
+    origin, right, down = (np.stack([getattr(quad, name) for quad in quads]) for name in SIDES)
+    low, high, use = bounds(camera, origin[None], right, down)
+    outside, hides = standing(quads, camera, person)
+    use &= outside | np.array([quad.group is None or quad.outline is not None for quad in quads])
     if free:
         use &= ~hides
     away = np.linalg.norm(origin + right / 2 + down / 2 - camera.centre.mean(0), axis=1)
@@ -361,6 +360,14 @@ def _far_to_near(quads: list[Quad], away: ndarray) -> list[int]:
     mean = {group: float(np.mean(distances)) for group, distances in middles.items()}
     order = [(quad.group is not None, 0.0 if quad.group is None else -mean[quad.group]) for quad in quads]
     return sorted(range(len(quads)), key=lambda index: order[index])
+
+
+def standing(quads: list[Quad], camera: Camera, person: ndarray) -> tuple[ndarray, ndarray]:
+    """[T, Q]: on whose outer side the camera is, and which stand before the person, who is on ``person`` [T, 3]."""
+    origin, right, down = (np.stack([getattr(quad, name) for quad in quads]) for name in SIDES)
+    normal = np.cross(down, right)
+    sides = [((points[:, None] - origin) * normal).sum(-1) > 0 for points in (camera.centre, person)]
+    return sides[0], _hiding(quads, *sides)
 
 
 def _hiding(quads: list[Quad], camera: ndarray, person: ndarray) -> ndarray:

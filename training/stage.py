@@ -79,9 +79,13 @@ class Clip:
 
     @property
     def told(self) -> bool:
-        """Whether the pose tells the background's motion: a planted foot is in the frame nearly always."""
-        feet = self.pose.keypoints[:, 0, [10, 13], 2] > 0
-        return bool((feet & self.planted).any(1).mean() > 0.85)
+        return told(self.pose, self.planted)
+
+
+def told(pose: poses.PoseTrack, planted: ndarray) -> bool:
+    """Whether the pose tells the background's motion: a ``planted`` [T, 2] foot is in the frame nearly always."""
+    feet = pose.keypoints[:, 0, [10, 13], 2] > 0
+    return bool((feet & planted).any(1).mean() > 0.85)
 
 
 def draw_plan(seed: int, frames: int = 29, size: tuple[int, int] | None = None, **fixed) -> Plan:
@@ -130,6 +134,11 @@ class Actor:
     subject: ndarray
     seat: ndarray | None
 
+    @property
+    def planted(self) -> ndarray:
+        """[T, 2] bool: the right and the left foot stand."""
+        return np.stack([self.pose["planted_r"], self.pose["planted_l"]], 1)
+
 
 def _act(rng, plan: Plan, body: bodies.Body, outfit: bodies.Outfit) -> Actor:
     seconds = (plan.frames - 1) / plan.fps
@@ -170,26 +179,45 @@ def _build(rng, plan: Plan, actor: Actor, camera: Camera) -> scenes.Scene:
     return scene
 
 
-def render_clip(plan: Plan, device: str | torch.device = "cpu") -> Clip:
-    """Draw a plan."""
-    device = torch.device(device)
-    who, act, film, place, other = (np.random.default_rng([plan.seed, part]) for part in range(1, 6))
+@dataclass
+class Setting:
+    """A plan with everything chosen and nothing drawn; ``place`` goes on with what chance decides about the scene."""
+
+    body: bodies.Body
+    outfit: bodies.Outfit
+    actor: Actor
+    camera: Camera
+    scene: scenes.Scene
+    place: np.random.Generator
+
+
+def set_up(plan: Plan) -> Setting:
+    """Who does what, where, before which camera: a thousandth of the time of drawing it."""
+    who, act, film, place = (np.random.default_rng([plan.seed, part]) for part in range(1, 5))
     body = bodies.Body.draw(who)
     outfit = bodies.Outfit.draw(who, plan.holds)
     actor = _act(act, plan, body, outfit)
     camera = _film(film, plan, actor)
-    scene = _build(place, plan, actor, camera)
+    return Setting(body, outfit, actor, camera, _build(place, plan, actor, camera), place)
+
+
+def render_clip(plan: Plan, device: str | torch.device = "cpu") -> Clip:
+    """Draw a plan."""
+    device = torch.device(device)
+    setting = set_up(plan)
+    body, actor, camera, scene = setting.body, setting.actor, setting.camera, setting.scene
     backdrop = render.draw_backdrop(scene, camera, actor.pose["pelvis"] * [1, 1, 0], device)
     person = people.draw_person(actor.shapes, camera, scene, device)
     layers = _compose(backdrop, person, actor, camera)
-    tracks, visibility = _track(place, backdrop, layers["mask"] + layers["thing"], camera)
-    character, character_mask = _picture(other, plan, body, outfit, device)
-    joints = _joints(actor)
+    tracks, visibility = _track(setting.place, backdrop, layers["mask"] + layers["thing"], camera)
+    other = np.random.default_rng([plan.seed, 5])
+    character, character_mask = _picture(other, plan, body, setting.outfit, device)
+    joints = joints_of(actor)
     return Clip(
         plan=plan,
         background=backdrop.colour.permute(0, 2, 3, 1),
         background_depth=1 / backdrop.inverse,
-        pose=_keypoints(joints, actor, camera, backdrop),
+        pose=pose_of(joints, actor, camera, _hidden(joints, camera, backdrop)),
         camera=camera,
         tracks=tracks,
         visibility=visibility,
@@ -197,7 +225,7 @@ def render_clip(plan: Plan, device: str | torch.device = "cpu") -> Clip:
         character_mask=character_mask,
         joints=joints,
         feet=np.stack([actor.pose["ball_r"], actor.pose["ball_l"]], 1),
-        planted=np.stack([actor.pose["planted_r"], actor.pose["planted_l"]], 1),
+        planted=actor.planted,
         body=body,
         **layers,
     )
@@ -224,7 +252,7 @@ def _compose(backdrop: render.Backdrop, person: people.Person, actor: Actor, cam
     }
 
 
-def _joints(actor: Actor) -> ndarray:
+def joints_of(actor: Actor) -> ndarray:
     """[T, 18, 3] in the world, in OpenPose's order."""
     pose, size = actor.pose, actor.body.height * actor.body.head
     up, forward, right = (pose[f"head_{axis}"] * size for axis in ("up", "forward", "right"))
@@ -235,8 +263,16 @@ def _joints(actor: Actor) -> ndarray:
     return np.stack([(pose | face)[name] for name in JOINTS], 1)
 
 
-def _keypoints(joints: ndarray, actor: Actor, camera: Camera, backdrop: render.Backdrop) -> poses.PoseTrack:
-    """Projected joints; zero where out of the frame, hidden by furniture, or a face's seen from behind."""
+def _hidden(joints: ndarray, camera: Camera, backdrop: render.Backdrop) -> ndarray:
+    """[T, 18] bool: which joints stand behind furniture."""
+    size = np.array([camera.width, camera.height])
+    pixel = np.clip(np.floor(camera.project(joints)[0]), 0, size - 1).astype(int)
+    cover = backdrop.cover.cpu().numpy()
+    return cover[np.arange(len(joints))[:, None], pixel[..., 1], pixel[..., 0]] >= 0.5
+
+
+def pose_of(joints: ndarray, actor: Actor, camera: Camera, hidden: ndarray) -> poses.PoseTrack:
+    """Projected joints; zero where out of the frame, ``hidden`` [T, 18], or a face's seen from behind."""
     at, depth = camera.project(joints)
     size = np.array([camera.width, camera.height])
     seen = (depth > 0.1) & (at > 0).all(-1) & (at < size).all(-1)
@@ -247,33 +283,56 @@ def _keypoints(joints: ndarray, actor: Actor, camera: Camera, backdrop: render.B
     seen[:, [0, 14, 15]] &= forward[:, [0, 14, 15]] > -0.05
     seen[:, 16] &= right[:, 16] > -0.45
     seen[:, 17] &= right[:, 17] < 0.45
-    pixel = np.clip(np.floor(at), 0, size - 1).astype(int)
-    cover = backdrop.cover.cpu().numpy()
-    seen &= cover[np.arange(len(at))[:, None], pixel[..., 1], pixel[..., 0]] < 0.5
+    seen &= ~hidden
     points = np.concatenate([at, np.ones_like(depth)[..., None]], -1) * seen[..., None]
     return poses.PoseTrack(points[:, None], camera.width, camera.height)
 
 
 def _track(rng, backdrop: render.Backdrop, covered: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """Points of the background [T, N, 2] px through all frames, and where they are seen [T, N]."""
-    inverse, covered = backdrop.inverse.cpu().double().numpy(), covered.cpu().numpy()
+    inverse = backdrop.inverse.cpu().double().numpy()
     frames, height, width = inverse.shape
     frame = rng.integers(frames, size=6 * POINTS)
     y, x = rng.integers(1, height - 1, 6 * POINTS), rng.integers(1, width - 1, 6 * POINTS)
-    here = inverse[frame, y, x]
-    bent = [np.abs(inverse[frame, y + a, x + b] + inverse[frame, y - a, x - b] - 2 * here) for a, b in ((0, 1), (1, 0))]
-    flat = np.flatnonzero(np.maximum(*bent) < 1e-4 * here)  # not across an edge
+    flat = np.flatnonzero(_flat(inverse, frame, y, x))
     keep = np.resize(flat, POINTS) if len(flat) else np.arange(POINTS)
     frame, y, x = frame[keep], y[keep], x[keep]
-    pixel = np.stack([x + 0.5, y + 0.5, np.ones(POINTS)], 1)
-    ray = np.einsum("nij,nj->ni", camera.rays[frame], pixel)
+    at, seen = _through(frame, y, x, np.stack([x, y], 1) + 0.5, inverse, covered.cpu().numpy(), camera)
+    return torch.from_numpy(at), torch.from_numpy(seen)
+
+
+def _flat(inverse: ndarray, frame: ndarray, y: ndarray, x: ndarray) -> ndarray:
+    """Whether a pixel is on one surface and not across an edge; not for the picture's outermost pixels."""
+    here = inverse[frame, y, x]
+    bent = [np.abs(inverse[frame, y + a, x + b] + inverse[frame, y - a, x - b] - 2 * here) for a, b in ((0, 1), (1, 0))]
+    return np.maximum(*bent) < 1e-4 * here
+
+
+def _through(
+    frame: ndarray, y: ndarray, x: ndarray, pixels: ndarray, inverse: ndarray, covered: ndarray, camera: Camera
+) -> tuple[ndarray, ndarray]:
+    """Points that ``frame`` [N] shows at ``pixels`` [N, 2], on the surface of its pixel y, x, in all frames: [T, N, 2]
+    px, and where they are seen [T, N]."""
+    frames, height, width = inverse.shape
+    ray = np.einsum("nij,nj->ni", camera.rays[frame], np.column_stack([pixels, np.ones(len(pixels))]))
     points = camera.centre[frame] + ray / inverse[frame, y, x][:, None]
-    at, depth = camera.project(np.broadcast_to(points, (frames, POINTS, 3)))
+    at, depth = camera.project(np.broadcast_to(points, (frames, *points.shape)))
     inside = (depth > 0.05) & (at >= 0).all(-1) & (at < [width, height]).all(-1)
     cell = np.clip(np.floor(np.nan_to_num(at)), 0, [width - 1, height - 1]).astype(int)
     index = np.arange(frames)[:, None], cell[..., 1], cell[..., 0]
-    seen = inside & (np.abs(inverse[index] * depth - 1) < 0.03) & (covered[index] < 0.5)
-    return torch.from_numpy(at), torch.from_numpy(seen)
+    return at, inside & (np.abs(inverse[index] * depth - 1) < 0.03) & (covered[index] < 0.5)
+
+
+def background_paths(clip: Clip, pixels: ndarray) -> tuple[ndarray, ndarray]:
+    """Where the background at ``pixels`` [N, 2] of the first frame goes: [T, N, 2] px, and where it is seen [T, N].
+    Pixels across an edge, where what is seen goes two ways, are never seen."""
+    inverse = 1 / clip.background_depth.cpu().double().numpy()
+    size = np.array([clip.plan.width, clip.plan.height])
+    x, y = np.clip(np.floor(pixels), 1, size - 2).astype(int).T
+    first = np.zeros(len(pixels), int)
+    covered = (clip.mask + clip.thing).cpu().numpy()
+    at, seen = _through(first, y, x, pixels, inverse, covered, clip.camera)
+    return at, seen & _flat(inverse, first, y, x)
 
 
 def _picture(rng, plan: Plan, body: bodies.Body, outfit: bodies.Outfit, device) -> tuple[Tensor, Tensor]:

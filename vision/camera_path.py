@@ -84,3 +84,23 @@ def similarities(steps: np.ndarray, width: int, height: int) -> np.ndarray:
     out[:, 0, 1] = -out[:, 1, 0]
     out[:, :2, 2] = middle + shift - out[:, :2, :2] @ middle
     return out
+
+
+def fit_steps(before: np.ndarray, after: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The similarities that best carry points ``before`` [S, N, 2] px to ``after`` [S, N, 2] px, by least squares.
+
+    Points that are NaN in either are left out. Returns steps [S, 4] as CameraPath.from_steps() takes them; zeros where
+    fewer than two points are left.
+    """
+    known = np.isfinite(before + after).all(-1)  # [S, N]
+    middle = complex(width / 2, height / 2)
+    one, other = (np.where(known, points[..., 0] + 1j * points[..., 1], 0) for points in (before, after))
+    count = np.maximum(known.sum(1), 1)
+    means = [points.sum(1) / count for points in (one, other)]
+    one, other = ((points - mean[:, None]) * known for points, mean in zip((one, other), means))
+    spread = (np.abs(one) ** 2).sum(1)
+    turn = (one.conj() * other).sum(1) / np.where(spread > 0, spread, 1)  # e^(scale + i roll)
+    shift = means[1] - middle - turn * (means[0] - middle)
+    enough = (known.sum(1) > 1) & (np.abs(turn) > 0)
+    turn = np.where(enough, turn, 1)
+    return np.stack([shift.real, shift.imag, np.log(np.abs(turn)), np.angle(turn)], axis=1) * enough[:, None]
