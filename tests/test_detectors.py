@@ -73,6 +73,11 @@ def test_the_dancer_is_seen_in_every_frame(followed):
     assert followed.pose.seen[:, 0, [1, 2, 5, 8, 9, 10, 11, 12, 13]].all()
 
 
+def test_frames_of_bytes_are_the_same_frames(network, dance, followed):
+    again = network.follow((dance[:3] * 255).round().to(torch.uint8))
+    assert np.array_equal(again.pose.keypoints, followed.pose.keypoints[:3])  # the clip was stored in bytes
+
+
 def test_the_mask_holds_the_body_and_little_else(followed):
     assert followed.mask.shape == (45, 350, 350)
     assert followed.mask.min() >= 0 and followed.mask.max() <= 1

@@ -88,7 +88,7 @@ class BlazePose:
         self.anchors = _anchors()
 
     def follow(self, frames: Tensor, progress: Progress | None = None) -> Followed:
-        """Joints and mask of the clearest person in ``frames`` [T, H, W, 3] in 0…1.
+        """Joints and mask of the clearest person in ``frames`` [T, H, W, 3] in 0…1, or uint8.
 
         After a loss the detector starts anew, and whoever is nearest to where the person was is taken. ``progress`` is
         called with the number of frames done, and may raise to stop.
@@ -282,8 +282,11 @@ def _worker() -> Iterator[ThreadPoolExecutor]:
 
 
 def _picture(frame: Tensor) -> np.ndarray:
-    """[H, W, 3] or more channels -> float32 [H, W, 3] as OpenCV wants it, without a copy where it is already so."""
-    return np.ascontiguousarray(frame[..., :3].float().cpu().numpy())
+    """[H, W, 3] or more channels -> float32 [H, W, 3] in 0…1 as OpenCV wants it, copied only where it must be."""
+    picture = frame[..., :3].float()
+    if frame.dtype == torch.uint8:  # a long video as floats would take four times the memory
+        picture = picture / 255
+    return np.ascontiguousarray(picture.cpu().numpy())
 
 
 def _letterbox(frame: np.ndarray, size: int) -> np.ndarray:
