@@ -54,6 +54,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(joint, kind):
     assert same[0] == same[1]
 
 
+def test_tensorboard_shows_what_the_table_says(joint):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = joint()
+    trainer.run()
+    board = EventAccumulator(str(trainer.folder)).Reload()
+    drawn = [(event.step, pytest.approx(event.value, rel=1e-5)) for event in board.Scalars("loss")]
+    assert [(int(row["step"]), float(row["loss"])) for row in table(trainer.folder)] == drawn
+
+
 def test_stage_base_resumes_to_the_bit(toy, tmp_path):
     long, short = toy("base", "run.steps=4"), toy("base", "run.steps=2", "optimiser.schedule=constant")
     long = replace(long, optimiser=short.optimiser)
