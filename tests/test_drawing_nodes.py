@@ -3,6 +3,7 @@
 import comfy.model_management
 import numpy as np
 import pytest
+import torch
 from animate_anywhere.nodes import drawing as nodes
 from animate_anywhere.vision.pose import PoseTrack
 
@@ -37,3 +38,29 @@ def test_cancelling_stops_it():
     comfy.model_management.interrupt_current_processing(True)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         nodes.DrawPose.execute(pose_of(1, 64, 64))
+
+
+def test_the_drawing_lies_over_the_images_in_the_style_asked_for():
+    images = torch.full((2, 100, 160, 4), 0.5)
+    over = nodes.DrawPose.execute(pose_of(2, 320, 200), style="plain", images=images)[0]
+    assert over.shape == (2, 100, 160, 3) and (over == 0.5).any() and (over != 0.5).any()
+    assert torch.equal(nodes.DrawPose.execute(pose_of(2, 320, 200), images=images, opacity=0.0)[0], images[..., :3])
+
+
+def test_a_size_may_be_told_again_with_images():
+    images = torch.zeros(1, 100, 160, 3)
+    assert nodes.DrawPose.execute(pose_of(3, 320, 200), 160, 100, images=images)[0].shape == (3, 100, 160, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "message"),
+    [
+        ((3, 200, 320, 3), (0, 0), "images: there are 3, but the pose has 2 frames"),
+        ((2, 200, 200, 3), (0, 0), "images: they are 200×200, but the pose was made for 320×200"),
+        ((2, 100, 160, 3), (320, 200), "width: 320×200 was asked for, but .* as large as these, 160×100"),
+        ((0, 200, 320, 3), (0, 0), "images: there is no picture"),
+    ],
+)
+def test_images_that_the_pose_does_not_fit_are_refused(shape, size, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        nodes.DrawPose.execute(pose_of(2, 320, 200), *size, images=torch.zeros(shape))
