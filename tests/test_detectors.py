@@ -5,7 +5,7 @@ import numpy as np
 import pack
 import pytest
 import torch
-from animate_anywhere.vision import detectors
+from animate_anywhere.vision import detectors, landmarks, search
 from animate_anywhere.vision.pose import PoseTrack
 from animate_anywhere.vision.region import Region
 
@@ -25,8 +25,8 @@ def followed(network, dance):
 @pytest.fixture
 def searches(network, monkeypatch):
     """The frames that the detector was asked about, while the test runs."""
-    asked, find = [], network.find
-    monkeypatch.setattr(network, "find", lambda frame, near=None: asked.append(frame) or find(frame, near))
+    asked, whole = [], network.search.whole
+    monkeypatch.setattr(network.search, "whole", lambda frame: asked.append(frame) or whole(frame))
     return asked
 
 
@@ -43,24 +43,25 @@ def run_original(name, pictures):
 
 def test_landmarks_and_mask_equal_the_original_on_the_same_crops(network, dance):
     frames = [frame.numpy() for frame in dance[::6]]
-    crops = [network.find(frame).cut(frame, 256) for frame in frames]  # tracking would amplify the last digits
+    # Tracking would amplify the last digits.
+    crops = [network.search.whole(frame)[0].region.cut(frame, 256) for frame in frames]
     with torch.inference_mode():
         ours = [network.landmarks(torch.from_numpy(crop)[None].permute(0, 3, 1, 2)) for crop in crops]
-    for (landmarks, presence, heatmaps, mask), original in zip(ours, run_original("landmarks", crops)):
+    for (marks, presence, heatmaps, mask), original in zip(ours, run_original("landmarks", crops)):
         points = torch.from_numpy(original[0].reshape(39, 5))
         # 1 px is promised; both compute in float32 with the same weights, so a hundredth is left for rounding.
-        assert (landmarks[0, :, :2] - points[:, :2]).abs().max() < 0.01
-        assert (landmarks[0, :, 3:].sigmoid() - points[:, 3:].sigmoid()).abs().max() < 1e-3
+        assert (marks[0, :, :2] - points[:, :2]).abs().max() < 0.01
+        assert (marks[0, :, 3:].sigmoid() - points[:, 3:].sigmoid()).abs().max() < 1e-3
         assert abs(float(presence) - original[1].item()) < 1e-3
         assert (mask[0, 0].sigmoid() - torch.from_numpy(original[2][0, ..., 0]).sigmoid()).abs().max() < 1e-2
         assert (heatmaps[0].sigmoid() - torch.from_numpy(original[3][0]).permute(2, 0, 1).sigmoid()).abs().max() < 1e-2
 
 
 def test_detector_equals_the_original(network, dance):
-    pictures = [detectors._letterbox(frame.numpy(), 224) * 2 - 1 for frame in dance[::15]]
+    pictures = [search.letterbox(frame.numpy(), 224) * 2 - 1 for frame in dance[::15]]
     for picture, (boxes, scores) in zip(pictures, run_original("detector", pictures)):
         with torch.inference_mode():
-            our_scores, our_boxes = network.detector(torch.from_numpy(picture)[None].permute(0, 3, 1, 2))
+            our_scores, our_boxes = network.search.network(torch.from_numpy(picture)[None].permute(0, 3, 1, 2))
         assert (our_scores - torch.from_numpy(scores[..., 0])).abs().max() < 1e-2
         assert (our_boxes - torch.from_numpy(boxes)).abs().max() < 1e-2
 
@@ -104,17 +105,14 @@ def test_a_person_who_was_gone_is_found_again(network, dance, searches):
 
 
 def test_a_person_who_is_hard_to_find_at_first_is_followed_back(network, dance, monkeypatch):
-    calls, find = [], network.find
-    monkeypatch.setattr(network, "find", lambda *a, **k: find(*a, **k) if len(calls) > 2 else calls.append(None))
+    calls, whole = [], network.search.whole
+    monkeypatch.setattr(
+        network.search, "whole", lambda frame: whole(frame) if len(calls) > 2 else calls.append(frame) or []
+    )
+    monkeypatch.setattr(network.search, "in_tiles", lambda *_: [])
     followed = network.follow(dance[:6])
     assert len(calls) == 3
     assert followed.seen.all() and (followed.mask.amax(dim=(1, 2)) > 0.9).all()
-
-
-def test_of_two_people_the_nearest_is_found(network, dance):
-    pair = torch.cat([dance[0], dance[40]], dim=1).numpy()  # two of her, side by side
-    for x in (150, 450):
-        assert abs(network.find(pair, near=Region(x, 200, 300)).x - x) < 100
 
 
 def test_nobody_is_seen_where_nobody_is(network):
@@ -202,7 +200,7 @@ def landmarks_in_a_row():
 
 
 def test_openpose_joints_take_their_landmarks_and_the_neck_lies_between_the_shoulders():
-    joints = detectors.openpose_joints(landmarks_in_a_row(), 400, 400)
+    joints = landmarks.openpose_joints(landmarks_in_a_row(), 400, 400)
     assert (joints[:, 2] == 1).all()
     neck = [115, 115, 1]
     assert joints[1].tolist() == neck
@@ -212,12 +210,12 @@ def test_openpose_joints_take_their_landmarks_and_the_neck_lies_between_the_shou
 
 
 def test_hidden_joints_and_joints_outside_the_frame_are_not_seen():
-    landmarks = landmarks_in_a_row()
-    landmarks[12, 2] = 0.49  # the right shoulder, and with it the neck
-    landmarks[15, 0] = -1  # the left wrist, off to the left
-    landmarks[14, 0] = 400  # the right elbow, off to the right
-    landmarks[5, 1] = -1  # the right eye, above
-    joints = detectors.openpose_joints(landmarks, 400, 270)  # landmarks 27 and 28, the ankles, lie below
+    marks = landmarks_in_a_row()
+    marks[12, 2] = 0.49  # the right shoulder, and with it the neck
+    marks[15, 0] = -1  # the left wrist, off to the left
+    marks[14, 0] = 400  # the right elbow, off to the right
+    marks[5, 1] = -1  # the right eye, above
+    joints = landmarks.openpose_joints(marks, 400, 270)  # landmarks 27 and 28, the ankles, lie below
     assert np.flatnonzero(joints[:, 2] == 0).tolist() == [1, 2, 3, 7, 10, 13, 14]
     assert not joints[joints[:, 2] == 0].any()
 
@@ -246,7 +244,7 @@ def test_refining_equals_mediapipes_loop():
     points[0] = 300, 20  # outside
     heatmaps = random.normal(-6, 3, (35, 64, 64))
     heatmaps[1] = -9  # faint everywhere
-    refined = detectors.refine(points, heatmaps)
+    refined = landmarks.refine(points, heatmaps)
     assert np.allclose(refined, refined_as_in_mediapipe(points, heatmaps), atol=1e-9)
     assert (refined[:2] == points[:2]).all() and not np.allclose(refined[2:], points[2:])
 

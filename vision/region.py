@@ -1,7 +1,7 @@
 """Square regions of a picture, turned with the body: where a network looks, and the way there and back."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,6 +23,10 @@ class Region:
         across, down = top - center
         angle = math.pi / 2 - math.atan2(-down, across)
         return cls(float(center[0]), float(center[1]), 2 * margin * math.hypot(across, down), angle)
+
+    def moved(self, right: float, down: float) -> "Region":
+        """The same region, so many pixels further right and down."""
+        return replace(self, x=self.x + right, y=self.y + down)
 
     def to_frame(self, pixels: int) -> np.ndarray:
         """Affine matrix [2, 3] from pixels of a crop of ``pixels``×``pixels`` to pixels of the frame.
