@@ -22,7 +22,7 @@ ALLOWED = {
     "vision": {"torch", "numpy", "cv2", "safetensors", ".vision"},
     "nodes": HOST_ONLY_IN_NODES | {"torch", "comfy", "numpy", ".nodes", ".models", ".vision"},
     "training": {
-        *("torch", "numpy", "cv2", "einops", "safetensors", "comfy", "accelerate", "diffusers"),
+        *("torch", "numpy", "cv2", "einops", "safetensors", "comfy", "accelerate", "diffusers", "av"),
         *(".training", ".models", ".vision"),
     },
 }

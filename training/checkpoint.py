@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..models import checkpoint as adapters
+from . import dataset
 from .configuration import Configuration
 from .networks import BASE_STAGE, Family
 from .optimiser import Optimiser
@@ -97,6 +98,7 @@ def _write_memory(partial: Path, rank: int, optimiser: Optimiser) -> None:
 def _finish(partial: Path, target: Path, step: int, family: Family, configuration: Configuration) -> None:
     write_networks(partial, family, {"configuration": configuration.name, "step": step})
     state = {"format": FORMAT, "step": step, "name": configuration.name, "base": family.base_mark()}
+    state["dataset"] = dataset.mark(configuration.data)
     state["configuration"] = configuration.fixed()
     (partial / STATE).write_text(json.dumps(state, indent=1))
     for (
@@ -164,6 +166,11 @@ def load(path: Path, family: Family, optimiser: Optimiser, configuration: Config
     if state["base"] != family.base_mark():
         raise ValueError(
             f"{path.name} was trained on another base than the one that model.base names or stage base left."
+        )
+    if state.get("dataset", "") != dataset.mark(configuration.data):
+        raise ValueError(
+            f"{path.name} was trained on other clips than those in data.folder "
+            f"({configuration.data.folder or 'not set'}). Set it back, or start a run of another --name."
         )
     load_networks(path, family)
     memory = {}

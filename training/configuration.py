@@ -35,12 +35,14 @@ class Model:
 class Data:
     """Where clips come from."""
 
+    folder: str = ""  # of real videos, see scripts/prepare.py; empty: clips are drawn on the stage
     frames: int = 29
     sizes: tuple[tuple[int, int], ...] = ((128, 128), (160, 96), (96, 160))  # width, height; they take turns
-    clips: int = 0  # different ones; 0: never the same twice
-    first: int = 0  # seed of the first clip
+    clips: int = 0  # different ones; 0: never the same twice (a video's comes again in another setting)
+    first: int = 0  # seed of the first clip, or of the order of those in folder
     keep: bool = False  # encode all clips once, keep them in runs/latents, and hold them in memory
     workers: int = 2  # processes that draw clips
+    fps: float = 16.0  # of clips prepared from videos: the whole fraction of a video's own rate that is nearest
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ SECTIONS = {
 }
 # What may differ between a checkpoint and the run that goes on from it: it changes no step that was made.
 FREE = {
-    "data": {"workers", "keep"},
+    "data": {"workers", "keep", "folder", "fps"},  # a checkpoint knows what was in the folder, see checkpoint.py
     "model": {"base", "vae"},  # paths; the files may have moved
     "loss": {"vgg"},
     "optimiser": {"offload"},
@@ -273,6 +275,8 @@ def _check_values(file: str, configuration: Configuration) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise ValueError(f"{file}: {key} is {value!r}; choose one of {', '.join(known)}.")
+    if not data.fps > 0:
+        raise ValueError(f"{file}: data.fps is {data.fps:g}; it must be more than 0.")
     for key, value in {"run.steps": run.steps, "run.batch": run.batch, "run.micro_batch": run.micro_batch}.items():
         if value < 1:
             raise ValueError(f"{file}: {key} is {value}; it must be 1 or more.")

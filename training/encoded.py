@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..models.latents import first_frame_only
 from ..vision.geometry import Cameras
+from . import dataset
 from .autoencoder import Autoencoder
 from .configuration import Configuration
 from .losses import background_tokens, token_cameras
@@ -129,6 +130,8 @@ class Kept:
             "vae": hashlib.sha256(vae.read_bytes()).hexdigest(),
             "heads": configuration.model.heads,  # decide the scale of latents
         }
+        if data.folder:
+            what["dataset"] = dataset.mark(data)
         self.data = data
         self.folder = runs / "latents" / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self.bank: list[Encoded] = []

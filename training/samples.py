@@ -7,14 +7,17 @@ seen, and any number of processes see together what one would.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..models.clips import blank
+from ..models.reference import GREY
+from ..vision import drawing
 from ..vision import mask as masks
 from ..vision.geometry import Cameras
-from . import stage
+from . import dataset, stage
 from .configuration import Conditions, Data
 from .networks import groups_of
 
@@ -22,6 +25,8 @@ HELD_OUT = 10**9  # clips from this number on are for looking and measuring, nev
 GREY_BACKGROUND = 0.3  # share of reference pictures cut out by a mask, as Encode Character Reference does it
 CLEAN_ENVIRONMENT = 0.5  # share of environment videos from which the person was taken before, shadow and all
 OPEN_ENVIRONMENT = 0.2  # share of those that are not blanked either: the artist wired no mask
+FILLED = (0.7, 0.95)  # how much of a reference picture's width or height a character out of a video takes
+LARGEST_CHARACTER = 1.5  # times its size in the video
 GROWN = 0.05  # of the height: how far the blanked region may reach beyond the character
 
 
@@ -45,41 +50,115 @@ def size_of(data: Data, number: int) -> tuple[int, int]:
     return data.sizes[number % len(data.sizes)]
 
 
+def held_out_numbers(data: Data, count: int) -> tuple[int, ...]:
+    """``count`` clips of the first size that are never trained on."""
+    return tuple(_first_held_out(data) + len(data.sizes) * place for place in range(count))
+
+
+def _first_held_out(data: Data) -> int:
+    return HELD_OUT + -HELD_OUT % len(data.sizes)  # of the first size
+
+
 def draw_sample(data: Data, number: int) -> Sample:
-    """Clip ``number``, acted on the stage."""
+    """Clip ``number``: out of the videos of ``data.folder``, or else acted on the stage."""
+    if data.folder:
+        return from_videos(dataset.load(data.folder), data, number)
     plan = stage.draw_plan(data.first + number, data.frames, size_of(data, number))
     return from_stage(stage.render_clip(plan), number)
 
 
 def from_stage(clip: stage.Clip, number: int) -> Sample:
-    rng = np.random.default_rng([number, 10])
-    person = (clip.mask + clip.thing).clamp(0, 1)
-    character = clip.character[None]
-    if rng.random() < GREY_BACKGROUND:
-        character = blank(character, 1 - clip.character_mask[None])
     camera = clip.camera
-    return Sample(
-        number=number,
-        frames=_bytes(clip.frames),
-        pose=_bytes(clip.drawn_pose),
-        background=_bytes(clip.background[:1]),
-        environment=_bytes(_environment(rng, clip, person)),
-        character=_bytes(character),
-        person=_bytes(person),
-        hands=_bytes(clip.hands),
+    return _put_together(
+        number,
+        frames=clip.frames,
+        clean=clip.background,
+        pose=clip.drawn_pose,
+        person=(clip.mask + clip.thing).clamp(0, 1),
+        hands=clip.hands,
+        character=clip.character,
+        character_mask=clip.character_mask,
         cameras=Cameras(*(torch.from_numpy(part.copy()).double() for part in (camera.K, camera.R, camera.t))),
     )
 
 
-def _environment(rng: np.random.Generator, clip: stage.Clip, person: Tensor) -> Tensor:
+def from_videos(videos: dataset.Dataset, data: Data, number: int) -> Sample:
+    """A number is a clip together with everything else that is drawn: the clip comes again under other numbers, with
+    another picture of the character on another background."""
+    kinds, kept_back = len(data.sizes), number >= _first_held_out(data)
+    turn = (number - _first_held_out(data) if kept_back else number) // kinds
+    place = videos.place(data, number % kinds, turn, kept_back)
+    clip, rng = videos.clip(place), np.random.default_rng([number, 11])
+    character, opacity = _stand_in(
+        rng, videos.character(place, rng), videos.backdrop(place, rng), size_of(data, number)
+    )
+    frames, clean = (torch.from_numpy(pictures).float() / 255 for pictures in (clip.frames, clip.clean))
+    return _put_together(
+        number,
+        frames=frames,
+        clean=clean,
+        pose=drawing.draw(clip.pose, clip.pose.width, clip.pose.height),
+        person=torch.from_numpy(clip.person).float(),
+        hands=torch.from_numpy(clip.hands).float(),
+        character=character,
+        character_mask=opacity,
+        cameras=clip.cameras,
+    )
+
+
+def _stand_in(
+    rng: np.random.Generator, character: dataset.Character, backdrop: np.ndarray | None, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The whole character somewhere in a picture of ``size``: picture [H, W, 3] and its mask [H, W], in 0…1.
+
+    backdrop: uint8 [H, W, 3] of another place; None: grey.
+    """
+    width, height = size
+    tall, wide = character.opacity.shape
+    scale = min(width / wide, height / tall, LARGEST_CHARACTER) * rng.uniform(*FILLED)
+    inner = [max(1, round(side * scale)) for side in (wide, tall)]
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    picture, opacity = (cv2.resize(part, inner, interpolation=method).astype(np.float32) / 255 for part in character)
+    left, top = (int(rng.integers(0, side - own + 1)) for side, own in zip(size, inner))
+    mask, whole = np.zeros((height, width), np.float32), np.full((height, width, 3), GREY, np.float32)
+    if backdrop is not None:
+        whole = backdrop.astype(np.float32) / 255
+    mask[top : top + inner[1], left : left + inner[0]] = opacity
+    part = whole[top : top + inner[1], left : left + inner[0]]
+    part += opacity[..., None] * (picture - part)
+    return torch.from_numpy(whole), torch.from_numpy(mask)
+
+
+def _put_together(
+    number: int, *, frames: Tensor, clean: Tensor, pose: Tensor, person: Tensor, hands: Tensor, character: Tensor,
+    character_mask: Tensor, cameras: Cameras | None,
+) -> Sample:  # fmt: skip
+    """Sample ``number`` from pictures in 0…1, [T, H, W, 3] or [T, H, W]; those of the character are without T."""
+    rng = np.random.default_rng([number, 10])
+    if rng.random() < GREY_BACKGROUND:
+        character = blank(character[None], 1 - character_mask[None])[0]
+    return Sample(
+        number=number,
+        frames=_bytes(frames),
+        pose=_bytes(pose),
+        background=_bytes(clean[:1]),
+        environment=_bytes(_environment(rng, frames, clean, person)),
+        character=_bytes(character[None]),
+        person=_bytes(person),
+        hands=_bytes(hands),
+        cameras=cameras,
+    )
+
+
+def _environment(rng: np.random.Generator, frames: Tensor, background: Tensor, person: Tensor) -> Tensor:
     """The video that says how the surroundings move, [T, H, W, 3] (Animate Anyone 2, section 3.2)."""
     grown = int(rng.integers(0, round(GROWN * person.shape[1]) + 1))
     clean, opened = rng.random() < CLEAN_ENVIRONMENT, rng.random() < OPEN_ENVIRONMENT
     if clean and opened:
-        return clip.background
+        return background
     region = masks.grow(person, grown)
     region = masks.shape_agnostic(region, *masks.random_block(rng, region), steady=True)
-    return blank(clip.background if clean else clip.frames, region)
+    return blank(background if clean else frames, region)
 
 
 def _bytes(pictures: Tensor) -> Tensor:

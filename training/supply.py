@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from . import dataset
 from .autoencoder import Autoencoder
 from .configuration import Configuration, Data
 from .encoded import Encoded, Kept, encode
 from .journal import span
-from .samples import HELD_OUT, Draw, Sample, draw_sample, draw_step
+from .samples import HELD_OUT, Draw, Sample, draw_sample, draw_step, held_out_numbers
 
 AHEAD = 2  # steps, or files, that each worker draws in advance
 
@@ -83,6 +84,8 @@ class Supply:
             raise ValueError(
                 f"run.micro_batch is {self.size}; the {share} samples of a process cannot be split into such pieces."
             )
+        if configuration.data.folder:
+            dataset.load(configuration.data.folder).check(configuration.data)
         self.configuration = configuration
         self.vae = vae
         self.device = device
@@ -135,9 +138,8 @@ class Supply:
     def held_out(self, count: int) -> tuple[Draw, Encoded]:
         """``count`` clips that are never trained on, at noise spread evenly, with all conditions."""
         data = self.configuration.data
-        kinds = len(data.sizes)
-        numbers = [HELD_OUT - HELD_OUT % kinds + kinds * place for place in range(count)]
+        numbers = held_out_numbers(data, count)
         batch = encode([draw_sample(data, number) for number in numbers], self.vae).to(self.device)
         everything = replace(self.configuration.conditions, drop_all=0.0, drop_pose=0.0, drop_reference=0.0)
         draw = draw_step(HELD_OUT, 0, count, self.configuration.stage, data, everything)
-        return replace(draw, numbers=tuple(numbers)), batch
+        return replace(draw, numbers=numbers), batch
