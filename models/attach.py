@@ -14,8 +14,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from . import background_motion, dit
-from .checkpoint import Adapter, Base
-from .pose_control import PoseControl
+from .checkpoint import POSE_GROUPS, Adapter, Base
 from .reference import Reference
 
 KEY = "animate_anywhere"
@@ -26,8 +25,10 @@ class Control:
     """What is attached to a MODEL so far."""
 
     extra_conds: Callable[..., dict]  # the model's own
-    pose_control: PoseControl | None = None
+    pose: dit.PoseNetwork | None = None
+    pose_group: str | None = None  # of checkpoint.POSE_GROUPS
     pose_strength: float = 1.0
+    joint_text: bool = False  # trained with picture and pose always there: guidance takes away the text alone
     has_reference: bool = False
     reference_strength: float = 1.0
     has_background_motion: bool = False
@@ -39,26 +40,40 @@ def attach(
     pose_strength: float = 1.0,
     reference_strength: float = 1.0,
     background_motion_strength: float = 1.0,
+    joint_text: bool = False,
 ) -> ModelPatcher:
     """A clone of ``model`` that obeys ``aa_pose`` and ``aa_reference`` in CONDITIONING.
 
-    A strength of 0 leaves its part out altogether. Raises ValueError when the model is no CogVideoX 1.5 I2V, when the
-    adapter was made for another width or depth, or when the model has the same group already.
+    A strength of 0 leaves its part out altogether. ``joint_text``: the model cannot run without a pose (DynamiCtrl), so
+    both branches of guidance get one. Text beyond what CogVideoX was trained with is cut off.
+
+    Raises ValueError when the model is no CogVideoX 1.5 I2V, when the adapter was made for another width or depth, or
+    when the model has the same group, or another that follows the pose, already.
     """
     dit.check_base(model)
     _check_fit(model, adapter)
     patched = model.clone()
     before = patched.get_attachment(KEY) or Control(patched.get_model_object("extra_conds"))
     control = _merge(before, adapter, pose_strength, reference_strength)
+    control = replace(control, joint_text=joint_text or before.joint_text)
     patched.set_attachments(KEY, control)
     patched.add_object_patch("extra_conds", _extra_conds(patched, control))
     patched.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _forward(control))
-    if adapter.pose_control is not None and pose_strength:
-        patched.set_additional_models(KEY, [adapter.pose_control])
+    pose = pose_group_of(adapter)
+    if pose is not None and pose_strength:
+        patched.set_additional_models(KEY, [getattr(adapter, pose)])
     if adapter.background_motion is not None and background_motion_strength:
         background_motion.apply(patched, adapter.background_motion, background_motion_strength)
     return patched
+
+
+def pose_group_of(adapter: Adapter) -> str | None:
+    """The group of ``adapter`` that follows a pose; None if there is none, ValueError if there are several."""
+    groups = [group for group in POSE_GROUPS if getattr(adapter, group) is not None]
+    if len(groups) > 1:
+        raise ValueError(f"adapter: it has {' and '.join(groups)}, and a model follows the pose through one of them.")
+    return groups[0] if groups else None
 
 
 def control_of(model: ModelPatcher) -> Control | None:
@@ -77,19 +92,19 @@ def _check_fit(model: ModelPatcher, adapter: Adapter) -> None:
 
 
 def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_strength: float) -> Control:
-    present = {
-        "pose_control": control.pose_control is not None,
-        "reference": control.has_reference,
-        "background_motion": control.has_background_motion,
-    }
-    for group, there in present.items():
-        if there and getattr(adapter, group) is not None:
-            raise ValueError(f"model: it has a {group} adapter already. Connect the model from before that adapter.")
-    if adapter.pose_control is not None:
-        control = replace(control, pose_control=adapter.pose_control.model, pose_strength=pose_strength)
+    pose_group = pose_group_of(adapter)
+    there = {"reference": control.has_reference, "background_motion": control.has_background_motion}
+    clashes = [control.pose_group] if pose_group and control.pose_group else []
+    clashes += [group for group, has in there.items() if has and getattr(adapter, group) is not None]
+    if clashes:
+        raise ValueError(f"model: it has a {clashes[0]} adapter already. Connect the model from before that adapter.")
+    if pose_group is not None:
+        network = getattr(adapter, pose_group).model
+        control = replace(control, pose=network, pose_group=pose_group, pose_strength=pose_strength)
     if adapter.reference is not None:
         control = replace(control, has_reference=True, reference_strength=reference_strength)
-    return replace(control, has_background_motion=present["background_motion"] or adapter.background_motion is not None)
+    moves = control.has_background_motion or adapter.background_motion is not None
+    return replace(control, has_background_motion=moves)
 
 
 def _extra_conds(model: ModelPatcher, control: Control) -> Callable[..., dict]:
@@ -99,6 +114,12 @@ def _extra_conds(model: ModelPatcher, control: Control) -> Callable[..., dict]:
     def extra_conds(**kwargs) -> dict:
         pose, reference = kwargs.get("aa_pose"), kwargs.get("aa_reference")
         check_conditions(control, core.diffusion_model.dim, kwargs)
+        check_pose_is_there(control, pose)
+        text = kwargs.get("cross_attn")
+        if text is not None:
+            _check_text(text, core.diffusion_model.patch_embed.text_proj.in_features)
+            # Here, before the host brings the texts of both branches to one length.
+            kwargs["cross_attn"] = text[:, : dit.TEXT_TOKENS]
         out = control.extra_conds(**kwargs)
         noise, device = kwargs["noise"], kwargs["device"]
         if pose is not None and control.pose_strength:
@@ -118,7 +139,7 @@ def check_conditions(control: Control | None, width: int, conditions: Mapping[st
     Values of None, and keys that are not ours, are passed over. The error names the key and the node that brings it.
     """
     parts = {
-        "aa_pose": ("pose_control", control is not None and control.pose_control is not None),
+        "aa_pose": ("pose_control", control is not None and control.pose is not None),
         "aa_reference": ("reference", control is not None and control.has_reference),
     }
     for key, value in conditions.items():
@@ -135,6 +156,23 @@ def check_conditions(control: Control | None, width: int, conditions: Mapping[st
         raise ValueError(
             f"model: its width is {width}, and the shot's reference was encoded by an adapter of width "
             f"{reference.width}. Use one adapter in Encode Character Reference and Apply AnimateAnywhere Adapter."
+        )
+
+
+def check_pose_is_there(control: Control | None, pose: object) -> None:
+    """Raise ValueError when a model with ``control`` cannot run without a pose and ``pose`` is None."""
+    if control is not None and control.joint_text and pose is None:
+        raise ValueError(
+            "model: DynamiCtrl cannot run without a pose, with or without guidance, and one of the two conditionings "
+            "has none. Connect the model to Encode Shot, too, so that it gives both the pose; or use Sample Shot."
+        )
+
+
+def _check_text(text: Tensor, width: int) -> None:
+    if text.shape[-1] != width:
+        raise ValueError(
+            f"positive or negative: its text encoder's width is {text.shape[-1]}, and the model reads {width}. Load "
+            "T5-XXL with Load CLIP, type cogvideox, or use No Prompt with this very model."
         )
 
 
@@ -157,16 +195,16 @@ def _forward(control: Control) -> Callable:
 
         def forward(x, timestep, context, ofs=None, transformer_options=None, **_) -> Tensor:
             options = transformer_options or {}
-            residuals, keys = None, ()
+            controls, keys = None, ()
             if aa_pose is not None:
                 pose = aa_pose.to(x)
 
-                def residuals(tokens: dit.Tokens):
-                    return control.pose_control.residuals(tokens, pose, control.pose_strength, options)
+                def controls(tokens: dit.Tokens):
+                    return control.pose.controls(network, tokens, pose, control.pose_strength, options)
 
             if aa_reference is not None:
                 keys = aa_reference.to(x.device, x.dtype).keys_for(network, control.reference_strength)
-            return dit.forward(network, x, timestep, context, ofs, options, residuals=residuals, extra_keys=keys)
+            return dit.forward(network, x, timestep, context, ofs, options, controls=controls, extra_keys=keys)
 
         inner = WrapperExecutor.new_class_executor(forward, network, executor.wrappers, executor.idx + 1)
         return inner.execute(*args, **kwargs)

@@ -20,24 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from . import background_motion
+from .cross_attention import PoseAttention
 from .latents import CHANNELS, PATCH
+from .pada_ln import PadaLN
 from .pose_control import PoseControl
 from .reference import ReferenceNet
-
-# What diffusers calls it -> what the host calls it, in this order. Everything else has the same name in both.
-FROM_DIFFUSERS = (
-    ("transformer_blocks.", "blocks."),
-    (".attn1.to_out.0.", ".attn_out."),
-    (".attn1.to_q.", ".q."),
-    (".attn1.to_k.", ".k."),
-    (".attn1.to_v.", ".v."),
-    (".attn1.norm_q.", ".norm_q."),
-    (".attn1.norm_k.", ".norm_k."),
-    (".ff.net.0.proj.", ".ff_proj."),
-    (".ff.net.2.", ".ff_out."),
-    ("time_embedding.linear_", "time_embedding_linear_"),
-    ("ofs_embedding.linear_", "ofs_embedding_linear_"),
-)
+from .unified_tokens import UnifiedTokens
 
 METADATA_KEY = "animate_anywhere"
 FORMAT = 1
@@ -73,6 +61,21 @@ class Base:
         return max(1, round(CONTROLLED * self.blocks))
 
     @property
+    def network(self) -> dict:
+        """The host's arguments for CogVideoXTransformer3DModel, but for the number of layers."""
+        return {
+            "num_attention_heads": self.heads,
+            "attention_head_dim": self.width // self.heads,
+            "in_channels": 2 * CHANNELS,
+            "time_embed_dim": self.time_width,
+            "ofs_embed_dim": self.time_width,
+            "text_embed_dim": self.text_width,
+            "patch_size": PATCH,
+            "patch_size_t": PATCH,
+            "use_rotary_positional_embeddings": True,
+        }
+
+    @property
     def latent_format(self) -> comfy.latent_formats.LatentFormat:
         """The scale of latents, by the host's own rule (comfy/supported_models.py)."""
         return comfy.latent_formats.CogVideoX1_5() if self.heads >= 48 else comfy.latent_formats.CogVideoX()
@@ -98,33 +101,29 @@ class Adapter:
     pose_control: comfy.model_patcher.ModelPatcher | None = None
     reference: comfy.model_patcher.ModelPatcher | None = None
     background_motion: dict[str, Tensor] | None = None
-
-
-def native_key(key: str) -> str:
-    """The host's name for a weight of diffusers' CogVideoXTransformer3DModel."""
-    for theirs, ours in FROM_DIFFUSERS:
-        key = key.replace(theirs, ours)
-    return key
+    pada_ln: comfy.model_patcher.ModelPatcher | None = None
+    unified_tokens: comfy.model_patcher.ModelPatcher | None = None
+    cross_attention: comfy.model_patcher.ModelPatcher | None = None
 
 
 def pose_control_for(base: Base, blocks: int | None = None, **place) -> PoseControl:
     return PoseControl(base.width, base.heads, base.time_width, blocks or base.controlled_blocks, **place)
 
 
+def pada_ln_for(base: Base, blocks: int | None = None, **place) -> PadaLN:
+    return PadaLN(base.width, base.time_width, blocks or base.blocks, **place)
+
+
+def cross_attention_for(base: Base, blocks: int | None = None, **place) -> PoseAttention:
+    return PoseAttention(base.width, base.heads, blocks or base.blocks, **place)
+
+
+def unified_tokens_for(base: Base, **place) -> UnifiedTokens:
+    return UnifiedTokens(base.width, **place)
+
+
 def reference_for(base: Base, states: int | None = None, **place) -> ReferenceNet:
-    return ReferenceNet(
-        states=states or base.controlled_blocks,
-        num_attention_heads=base.heads,
-        attention_head_dim=base.width // base.heads,
-        in_channels=2 * CHANNELS,
-        time_embed_dim=base.time_width,
-        ofs_embed_dim=base.time_width,
-        text_embed_dim=base.text_width,
-        patch_size=PATCH,
-        patch_size_t=PATCH,
-        use_rotary_positional_embeddings=True,
-        **place,
-    )
+    return ReferenceNet(states=states or base.controlled_blocks, **base.network, **place)
 
 
 def _blocks_in(state: Mapping[str, Tensor]) -> int:
@@ -135,7 +134,11 @@ def _blocks_in(state: Mapping[str, Tensor]) -> int:
 NETWORKS = {
     "pose_control": lambda base, state, **place: pose_control_for(base, _blocks_in(state), **place),
     "reference": lambda base, state, **place: reference_for(base, _blocks_in(state) + 1, **place),
+    "pada_ln": lambda base, state, **place: pada_ln_for(base, _blocks_in(state), **place),
+    "unified_tokens": lambda base, _state, **place: unified_tokens_for(base, **place),
+    "cross_attention": lambda base, state, **place: cross_attention_for(base, _blocks_in(state), **place),
 }
+POSE_GROUPS = ("pose_control", "pada_ln", "unified_tokens", "cross_attention")  # those that follow a pose
 GROUPS = (*NETWORKS, "background_motion")
 
 
@@ -218,11 +221,12 @@ def load(path: str | Path) -> Adapter:
     header, groups = read(path)
     parts = {}
     for name, state in groups.items():
-        parts[name] = _patcher(Path(path), name, header.base, state) if name in NETWORKS else state
+        parts[name] = patcher(Path(path).name, name, header.base, state) if name in NETWORKS else state
     return Adapter(header, **parts)
 
 
-def _patcher(path: Path, group: str, base: Base, state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+def patcher(file: str, group: str, base: Base, state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+    """The network of ``group`` with the weights ``state`` from ``file``, under the host's memory management."""
     stored = next(iter(state.values())).dtype
     # The host's own choice for a diffusion model, so that base and adapter compute alike.
     dtype = comfy.model_management.unet_dtype(
@@ -234,7 +238,7 @@ def _patcher(path: Path, group: str, base: Base, state: dict[str, Tensor]) -> co
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"adapter: group {group} of {path.name} does not fit its header ({base}): {error}") from error
+        raise ValueError(f"adapter: group {group} of {file} does not fit its header ({base}): {error}") from error
     network.to(dtype).eval().requires_grad_(False)
     return comfy.model_patcher.CoreModelPatcher(
         network,

@@ -1,17 +1,20 @@
 """CogVideoX run block by block, with control: the one file that knows the host's model inside.
 
 The host's transformer (comfy/ldm/cogvideo/model.py) has no patch points inside. ``forward`` restates its outer loop,
-calls the host's own blocks, and lets two conditions in: residuals added to the input of a block (pose ControlNet) and
+calls the host's own blocks, and lets two conditions in: what a pose network changes in a block (BlockControl) and
 extra keys and values in its attention (reference). Without conditions it equals the stock forward to the bit.
 
 Shapes: B batch, N visual tokens (t·h·w of the grid), S text tokens, D width.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import torch
 from comfy.ldm.cogvideo.model import (
+    CogVideoXBlock,
     CogVideoXTransformer3DModel,
     _get_1d_rotary_pos_embed,
     apply_rotary_emb,
@@ -51,6 +54,28 @@ class ExtraKeys:
     strength: float  # 0: as if they were not there; 1: plain attention over own and extra keys
 
 
+@dataclass(frozen=True)
+class BlockControl:
+    """What a pose network changes in one block; what is None stays as it is."""
+
+    residual: Tensor | None = None  # [B, N, D], added to the block's input
+    normed: Tensor | None = None  # [B, N, D], added to the output of norm1, and so to q, k and v alone
+    attended: Callable[[Tensor], Tensor] | None = None  # from the attention's output [B, N, D] to what takes its place
+
+
+class PoseNetwork(Protocol):
+    """Whatever makes a base follow a pose: PoseControl, PadaLN, UnifiedTokens, PoseAttention."""
+
+    def controls(
+        self, base: nn.Module, tokens: Tokens, pose: Tensor, strength: float, transformer_options: dict
+    ) -> Iterator[BlockControl]:
+        """Yield what base block 0, 1, … is to change, lazily, so that only one block's is alive at a time.
+
+        tokens: what stands before the first block of ``base``; pose: latents of the pose video [1 or B, 16, t, h, w]
+        in the model's scale; strength: 1 as trained.
+        """
+
+
 def check_base(model) -> None:
     """Raise ValueError, naming the socket, unless ``model`` (a ModelPatcher) is CogVideoX 1.5 image-to-video."""
     network = model.get_model_object("diffusion_model")
@@ -83,6 +108,14 @@ def patchify(latents: Tensor) -> Tensor:
     return rearrange(
         latents, "b c (t pt) (h ph) (w pw) -> b (t h w) (c pt ph pw)", pt=PATCH, ph=PATCH, pw=PATCH
     )  # fmt: skip
+
+
+def embed_twice(model: nn.Module, latents: Tensor) -> Tensor:
+    """[B, 16, t, h, w] -> [B, N, D] by the base's own patch embedding, which sees them as picture and start picture."""
+    x = torch.cat([latents, latents], dim=1)  # [B, 32, t, h, w]
+    x = pad_to_patch_size(x, (PATCH, PATCH, PATCH)).permute(0, 2, 1, 3, 4)  # [B, t, 32, h, w]
+    no_words = x.new_zeros(len(x), 0, model.patch_embed.text_proj.in_features)
+    return model.patch_embed(no_words, x)
 
 
 def rope_at(model: nn.Module, times: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -144,13 +177,30 @@ def add_to_hidden(tokens: Tokens, residual: Tensor) -> Tokens:
     return replace(tokens, hidden=tokens.hidden + residual)
 
 
-def run_block(block: nn.Module, tokens: Tokens, transformer_options: dict, extra: ExtraKeys | None = None) -> Tokens:
-    """One of the host's blocks, its attention widened by ``extra``."""
+def run_block(
+    block: nn.Module,
+    tokens: Tokens,
+    transformer_options: dict,
+    extra: ExtraKeys | None = None,
+    control: BlockControl | None = None,
+) -> Tokens:
+    """One of the host's blocks, its attention widened by ``extra``, steered by ``control``.
+
+    A block may carry an attribute ``around``, a function that is given the block's forward and its inputs and calls it:
+    gradient checkpointing, in training.
+    """
+    control = control or BlockControl()
+    if control.residual is not None:
+        tokens = add_to_hidden(tokens, control.residual)
     if extra is not None and extra.strength:
         transformer_options = _widen_attention(
             transformer_options, *_keys_and_values(block, extra, tokens), extra.strength
         )
-    hidden, text = block(
+    forward = block
+    if control.normed is not None or control.attended is not None:
+        forward = partial(CogVideoXBlock.forward, _Steered(block, control, tokens.text.shape[1]))
+    around = getattr(block, "around", None)
+    hidden, text = (forward if around is None else partial(around, forward))(
         hidden_states=tokens.hidden,
         encoder_hidden_states=tokens.text,
         temb=tokens.temb,
@@ -158,6 +208,32 @@ def run_block(block: nn.Module, tokens: Tokens, transformer_options: dict, extra
         transformer_options=transformer_options,
     )
     return replace(tokens, hidden=hidden, text=text)
+
+
+class _Steered:
+    """The host's block as its own forward sees it, with what comes out of two of its layers changed.
+
+    So the forward stays the host's, and the block's layers keep their names, patches and hooks.
+    """
+
+    def __init__(self, block: nn.Module, control: BlockControl, text_tokens: int) -> None:
+        self._block = block
+        self._control = control
+        self._text_tokens = text_tokens
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._block, name)
+
+    def norm1(self, hidden: Tensor, text: Tensor, temb: Tensor) -> tuple[Tensor, ...]:
+        hidden, *rest = self._block.norm1(hidden, text, temb)
+        return (hidden if self._control.normed is None else hidden + self._control.normed), *rest
+
+    def attn_out(self, joint: Tensor) -> Tensor:
+        joint = self._block.attn_out(joint)  # [B, S + N, D]
+        if self._control.attended is None:
+            return joint
+        text, hidden = joint[:, : self._text_tokens], joint[:, self._text_tokens :]
+        return torch.cat([text, self._control.attended(hidden)], dim=1)
 
 
 def _keys_and_values(block: nn.Module, extra: ExtraKeys, tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -199,23 +275,20 @@ def forward(
     ofs: Tensor | None = None,
     transformer_options: dict | None = None,
     *,
-    residuals: Callable[[Tokens], Iterable[Tensor]] | None = None,
+    controls: Callable[[Tokens], Iterable[BlockControl]] | None = None,
     extra_keys: Sequence[ExtraKeys] = (),
 ) -> Tensor:
     """The host's forward, x [B, 32, t, h, w] -> velocity [B, 16, t, h, w], under conditions.
 
-    residuals: from the embedded tokens to an iterable of [B, N, D]; the i-th is added to the input of block i. It is
-        drawn lazily, so that only one residual is alive at a time.
+    controls: from the embedded tokens to an iterable, of which the i-th steers block i. It is drawn lazily.
     extra_keys: the i-th widens the attention of block i.
     """
     options = transformer_options or {}
     tokens = embed(model, x, timestep, context, ofs)
-    steering = iter(residuals(tokens)) if residuals is not None else iter(())
+    steering = iter(controls(tokens)) if controls is not None else iter(())
     for i, block in enumerate(model.blocks):
-        residual = next(steering, None)
-        if residual is not None:
-            tokens = add_to_hidden(tokens, residual)
-        tokens = run_block(block, tokens, options, extra_keys[i] if i < len(extra_keys) else None)
+        extra = extra_keys[i] if i < len(extra_keys) else None
+        tokens = run_block(block, tokens, options, extra, next(steering, None))
     return unembed(model, tokens, x.shape)
 
 

@@ -36,14 +36,11 @@ class PoseControl(nn.Module):
             nn.init.zeros_(joint.bias)
         return self
 
-    def residuals(
-        self, tokens: dit.Tokens, pose: Tensor, strength: float, transformer_options: dict
-    ) -> Iterator[Tensor]:
-        """Yield what is to be added to the input of base block 0, 1, …: each [B, N, D].
-
-        pose: latents of the pose video [B, 16, t, h, w] in the model's scale.
-        """
+    def controls(
+        self, base: nn.Module, tokens: dit.Tokens, pose: Tensor, strength: float, transformer_options: dict
+    ) -> Iterator[dit.BlockControl]:
+        """See dit.PoseNetwork: residuals for the base's first blocks."""
         tokens = dit.add_to_hidden(tokens, self.pose_embed(dit.patchify(pose)))
         for block, output in zip(self.blocks, self.outputs):
             tokens = dit.run_block(block, tokens, transformer_options)
-            yield strength * output(tokens.hidden)
+            yield dit.BlockControl(residual=strength * output(tokens.hidden))

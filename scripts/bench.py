@@ -136,7 +136,7 @@ def operations(base, frames: int, height: int, width: int) -> tuple[int, int]:
             lambda: dit.forward(
                 network,
                 **given,
-                residuals=lambda tokens: control.residuals(tokens, pose, 1.0, options),
+                controls=lambda tokens: control.controls(base, tokens, pose, 1.0, options),
                 extra_keys=keys,
             )
         )

@@ -1,8 +1,9 @@
 """Change the form of weight files.
 
     convert.py unpickle old.pt new.safetensors          a pickled state dict, read without running its code
-    convert.py cogvideox FOLDER model.safetensors       a CogVideoX transformer in diffusers' layout (a folder of
-                                                        shards) as the one file that Load Diffusion Model reads
+    convert.py cogvideox FOLDER model.safetensors       a CogVideoX or DynamiCtrl transformer in diffusers' layout (a
+                                                        folder of shards) as the one file that ComfyUI reads
+    convert.py diffusers model.safetensors FOLDER       the way back, to the bit
     convert.py background-motion adapter.safetensors lora.safetensors
                                                         an adapter's background motion as an ordinary LoRA
 
@@ -10,7 +11,6 @@ Run it with the environment that ComfyUI runs in, or with $(python3 scripts/host
 """
 
 import argparse
-import json
 import pickle
 import sys
 from pathlib import Path
@@ -37,32 +37,23 @@ def unpickle(source: Path, target: Path) -> str:
 
 
 def cogvideox(source: Path, target: Path) -> str:
-    """Write the shards of a CogVideoX transformer in ``source`` (diffusers' layout) to one file in ComfyUI's names.
-
-    Tensors stay mapped to their files until they are written.
-    """
+    """Write the shards of a CogVideoX transformer in ``source`` (diffusers' layout) to one file in ComfyUI's names."""
     pack.load()
-    import safetensors
-    import safetensors.torch
-    from animate_anywhere.models import checkpoint
+    from animate_anywhere.models import shards
 
-    shards = sorted(source.glob("diffusion_pytorch_model*.safetensors")) if source.is_dir() else [source]
-    index = source / "diffusion_pytorch_model.safetensors.index.json"
-    if index.exists():
-        expected = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(expected - {shard.name for shard in shards})
-        if missing:
-            raise ValueError(f"{source.name} lacks {', '.join(missing)}, which its index names. Download again.")
-    if not shards:
-        raise ValueError(f"{source} has no diffusion_pytorch_model*.safetensors. Give the model's transformer folder.")
-    tensors = {}
-    for shard in shards:
-        with safetensors.safe_open(shard, framework="pt") as file:
-            tensors |= {checkpoint.native_key(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if "blocks.0.norm1.linear.weight" not in tensors:
+    found = shards.read(source)
+    if "blocks.0.norm1.linear.weight" not in found.tensors:
         raise ValueError(f"{source.name} is no CogVideoX transformer: it has no transformer_blocks.0.norm1.linear.")
-    safetensors.torch.save_file(tensors, target)
-    return f"{len(tensors)} tensors of {len(shards)} files"
+    shards.to_native(found, target)
+    return f"{len(found.tensors)} tensors of {len(found.paths)} files"
+
+
+def diffusers(source: Path, target: Path) -> str:
+    """Write the folder that ``source`` was made from by cogvideox()."""
+    pack.load()
+    from animate_anywhere.models import shards
+
+    return f"{shards.to_folder(source, target)} files of weights"
 
 
 def background_motion(source: Path, target: Path) -> str:
@@ -79,7 +70,12 @@ def background_motion(source: Path, target: Path) -> str:
     return f"{len(state)} tensors, for {header.base}"
 
 
-COMMANDS = {"unpickle": unpickle, "cogvideox": cogvideox, "background-motion": background_motion}
+COMMANDS = {
+    "unpickle": unpickle,
+    "cogvideox": cogvideox,
+    "diffusers": diffusers,
+    "background-motion": background_motion,
+}
 
 
 def main() -> int:

@@ -3,10 +3,11 @@
 import comfy.sd
 import convert
 import pytest
+import released
 import safetensors.torch
 import torch
 import toys
-from animate_anywhere.models import checkpoint, dit
+from animate_anywhere.models import checkpoint, dit, shards
 from diffusers import CogVideoXTransformer3DModel
 
 
@@ -57,7 +58,45 @@ def test_a_diffusers_folder_becomes_a_file_that_the_stock_loader_reads(tmp_path)
     loaded = comfy.sd.load_diffusion_model(str(tmp_path / "native.safetensors"), model_options={"dtype": torch.float32})
     dit.check_base(loaded)
     state = loaded.model.diffusion_model.state_dict()
-    assert all(torch.equal(state[checkpoint.native_key(key)], value) for key, value in network.state_dict().items())
+    assert all(torch.equal(state[shards.native_key(key)], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("shards_of_it", [1, 3])
+def test_dynamictrls_folder_becomes_a_file_and_the_same_folder_again(tmp_path, shards_of_it):
+    """Every file to the byte, config and index included."""
+    state = {key: value.to(torch.bfloat16) for key, value in released.weights(2).items()}
+    folder = released.save(tmp_path / "transformer", state, shards_of_it)
+    convert.cogvideox(folder, tmp_path / "native.safetensors")
+    native = safetensors.torch.load_file(tmp_path / "native.safetensors")
+    assert native["blocks.1.control_norm1.linear.weight"].dtype == torch.bfloat16
+    assert native.keys() == {shards.native_key(key) for key in state}
+    assert all(torch.equal(native[shards.native_key(key)], value) for key, value in state.items())
+    convert.diffusers(tmp_path / "native.safetensors", tmp_path / "again")
+    files, again = ({path.name: path.read_bytes() for path in each.iterdir()} for each in (folder, tmp_path / "again"))
+    assert files == again and len(files) == shards_of_it + (1 if shards_of_it == 1 else 2)
+
+
+def test_a_folder_that_diffusers_saved_comes_back_to_the_byte(tmp_path):
+    diffusers_folder(tmp_path / "transformer")
+    convert.cogvideox(tmp_path / "transformer", tmp_path / "native.safetensors")
+    convert.diffusers(tmp_path / "native.safetensors", tmp_path / "again")
+    for path in (tmp_path / "transformer").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_tensors_of_different_width_and_of_no_size_keep_their_values(tmp_path):
+    state = {"a": torch.tensor(3), "b": torch.randn(3).to(torch.bfloat16), "c": torch.zeros(0, 4), "d": torch.rand(2)}
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    tensors, _ = shards.read_header(tmp_path / "a.safetensors")
+    shards.write(tmp_path / "b.safetensors", dict(reversed(tensors.items())), {})
+    written = safetensors.torch.load_file(tmp_path / "b.safetensors")
+    assert written.keys() == state.keys() and all(torch.equal(written[key], value) for key, value in state.items())
+
+
+def test_a_file_of_another_origin_has_no_way_back(tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="a.safetensors was not made from a diffusers folder"):
+        convert.diffusers(tmp_path / "a.safetensors", tmp_path / "again")
 
 
 def test_a_missing_shard_is_named(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import toys
-from animate_anywhere.models import checkpoint, dit
+from animate_anywhere.models import dit, shards
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from diffusers import CogVideoXTransformer3DModel as Diffusers
 
@@ -41,7 +41,7 @@ def test_stock_forward_equals_diffusers(height, width):
         use_rotary_positional_embeddings=True,
     ).eval()
     weights = network.state_dict()
-    other.load_state_dict({key: weights[checkpoint.native_key(key)] for key in other.state_dict()})
+    other.load_state_dict({key: weights[shards.native_key(key)] for key in other.state_dict()})
     rope = dit.rope_at(network, torch.arange(2), height // 2, width // 2)
     with torch.no_grad():
         expected = other(

@@ -143,8 +143,7 @@ class Family(nn.Module):
         """Keep only what goes into each block, and compute it again when its gradient is asked for."""
         for network in (self.base, self.pose_control, self.reference):
             for block in () if network is None else network.blocks:
-                # The instance's own forward, so that names, hooks and attributes of the block stay as they are.
-                block.forward = partial(recompute, block.forward, use_reentrant=False)
+                block.around = partial(recompute, use_reentrant=False)  # dit.run_block looks for it
         return self
 
     def forward(
@@ -163,11 +162,11 @@ class Family(nn.Module):
         """
         plain = self.options()  # probes look at the base, not at its copies
         text = dit.no_text(self.base.patch_embed.text_proj.in_features, noisy.device, noisy.dtype)
-        residuals, keys = None, ()
+        controls, keys = None, ()
         if pose is not None and self.pose_control is not None:
 
-            def residuals(tokens: dit.Tokens):
-                return self.pose_control.residuals(tokens, pose, 1.0, plain)
+            def controls(tokens: dit.Tokens):
+                return self.pose_control.controls(self.base, tokens, pose, 1.0, plain)
 
         if character is not None and self.reference is not None:
             keys = self.reference(character, plain).keys_for(self.base, 1.0)
@@ -178,7 +177,7 @@ class Family(nn.Module):
             text.expand(len(noisy), -1, -1),
             timestep.new_full((len(noisy),), dit.OFS, dtype=torch.float32),
             transformer_options or plain,
-            residuals=residuals,
+            controls=controls,
             extra_keys=keys,
         )
 
