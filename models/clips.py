@@ -69,38 +69,49 @@ def make_shot(
     height: int = 0,
     length: int = 0,
     progress: Progress | None = None,
+    start_pose: Tensor | None = None,
 ) -> Shot:
     """A shot from frames of any size.
 
     pose: [T, H, W, 3], background: [1 or T, H, W, 3 or 4], mask: [1 or T, H, W] in the background's own size. A size of
     0 follows from the pose video. A background of another aspect ratio is cropped at its centre, and its mask with it;
     a mask on a still background has no meaning and is left out. ``length`` (0: all) is rounded down to 8k+5.
+    start_pose: [1, H, W, 3], the pose of the person in the background picture, becomes frame 0, and the pose video
+    follows: how DynamiCtrl was trained. It is cropped as the background is.
     ``progress`` is called with the number of frames resized. Raises ValueError, naming the socket, before any frame is
     touched.
     """
     _check_frames("pose", pose, latents.SHORTEST)
     _check_frames("background", background, latents.SHORTEST if len(background) > 1 else 1)
+    if start_pose is not None:
+        _check_frames("start_pose", start_pose, 1)
     mask = mask if len(background) > 1 else None
     if mask is not None:
         mask = mask.reshape(-1, *mask.shape[-2:])  # [H, W] -> [1, H, W]
         _check_mask(mask, background)
     width, height = _size(pose, width, height)
-    length = latents.valid_length(_asked_length(pose, background, length))
+    before = 0 if start_pose is None else 1
+    length = latents.valid_length(_asked_length(len(pose) + before, background, length))
     done = 0
 
-    def fit(frames: Tensor, method: str) -> Tensor:
+    def fit(frames: Tensor, method: str, most: int = length) -> Tensor:
         nonlocal done
-        before, frames = done, frames[:length]
+        start, frames = done, frames[:most]
         done += len(frames)
-        fitted = _fit(frames, width, height, method, progress and (lambda count: progress(before + count)))
+        fitted = _fit(frames, width, height, method, progress and (lambda count: progress(start + count)))
         if progress is not None:
             progress(done)
         return fitted
 
+    background = fit(background[..., :3], "lanczos")
+    drawn = fit(pose[..., :3], "lanczos", length - before)
+    if start_pose is not None:
+        drawn = torch.cat([fit(start_pose[..., :3], "lanczos", 1), drawn])
+
     return Shot(
         length=length,
-        background=fit(background[..., :3], "lanczos"),
-        pose=fit(pose[..., :3], "lanczos"),
+        background=background,
+        pose=drawn,
         mask=None if mask is None else fit(mask[..., None], "area")[..., 0],  # [T, H, W] -> [T, H, W, 1] and back
         reference=reference,
     )
@@ -154,9 +165,9 @@ def _to_step(side: float) -> int:
     return max(1, round(side / latents.SIZE_STEP)) * latents.SIZE_STEP
 
 
-def _asked_length(pose: Tensor, background: Tensor, length: int) -> int:
+def _asked_length(poses: int, background: Tensor, length: int) -> int:
     """How many frames the artist wants. Raises ValueError where they are not there."""
-    there = available_frames(pose, background)
+    there = available_frames(poses, background)
     if length and not latents.SHORTEST <= length <= there:
         raise ValueError(
             f"length: {length} frames are asked for; choose {latents.SHORTEST} to {there}, the frames that pose and "
@@ -165,9 +176,9 @@ def _asked_length(pose: Tensor, background: Tensor, length: int) -> int:
     return length or there
 
 
-def available_frames(pose: Tensor, background: Tensor) -> int:
-    """For how many frames there is a pose and a background."""
-    return len(pose) if len(background) == 1 else min(len(pose), len(background))
+def available_frames(poses: int, background: Tensor) -> int:
+    """For how many frames there is one of ``poses`` and a background."""
+    return poses if len(background) == 1 else min(poses, len(background))
 
 
 def _fit(frames: Tensor, width: int, height: int, method: str, progress: Progress | None) -> Tensor:
@@ -192,11 +203,12 @@ class Encoded:
     pose: Tensor | None
     reference: Reference | None
 
-    def conditions(self, positive: bool) -> dict:
-        """What goes into CONDITIONING. The negative lacks what guidance is to strengthen; the host then runs the two
-        branches apart, so that the unconditional one pays for no control."""
+    def conditions(self, controlled: bool) -> dict:
+        """What goes into CONDITIONING. The negative is not ``controlled``: it lacks what guidance is to strengthen; the
+        host then runs the two branches apart, so that the unconditional one pays for no control. With a model that
+        was trained with text and a pose always there (DynamiCtrl), both are, and only their texts differ."""
         values = {"concat_latent_image": self.background}
-        if positive:
+        if controlled:
             values |= {"aa_pose": self.pose, "aa_reference": self.reference}
         return {key: value for key, value in values.items() if value is not None}
 

@@ -9,7 +9,7 @@ import latent_preview
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..models import attach, clips, dit, latents, sampler
+from ..models import dit, latents, sampler
 from ..models.clips import join
 from . import shot as shots
 from . import sockets
@@ -72,12 +72,6 @@ class Schedule(io.ComfyNode):
         return io.NodeOutput(sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise))
 
 
-def check_adapters(model, shot: clips.Shot) -> None:
-    """Raise ValueError when ``shot`` carries what no adapter on ``model`` understands."""
-    width = model.get_model_object("diffusion_model").dim
-    attach.check_conditions(attach.control_of(model), width, {"aa_pose": shot.pose, "aa_reference": shot.reference})
-
-
 def _sample(model, positive: list, negative: list, latent: Tensor, sigmas: Tensor, seed: int, cfg: float, method: str):
     """The host's own way from noise to latents [1, 16, t, h, w], in the shape of the empty ``latent``."""
     return comfy.sample.sample_custom(
@@ -127,9 +121,10 @@ class SampleShot(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     tooltip="How much prompt, pose and character are insisted on. 1 turns guidance off and skips the "
-                    "negative half of each step; too much burns colours.",
+                    "negative half of each step; too much burns colours. DynamiCtrl: 3.",
                 ),
                 _method_input(),
+                shots.image_latent_scale_input(),
             ],
             outputs=[
                 io.Image.Output("images", tooltip="The video, as many frames as the shot has."),
@@ -140,14 +135,24 @@ class SampleShot(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, vae, shot, positive, negative, seed, steps=25, cfg=2.5, method="cogvideox_dpm"
+        cls,
+        model,
+        vae,
+        shot,
+        positive,
+        negative,
+        seed,
+        steps=25,
+        cfg=2.5,
+        method="cogvideox_dpm",
+        image_latent_scale=shots.TRAINED,
     ) -> io.NodeOutput:
         dit.check_base(model)
         latents.check_vae(vae)
-        check_adapters(model, shot)
+        shots.check_adapters(model, shot)
         sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps)
         clock = [time.perf_counter()]
-        positive, negative, latent = shots.encode(shot, vae, positive, negative)
+        positive, negative, latent = shots.encode(shot, vae, positive, negative, model, image_latent_scale)
         clock.append(time.perf_counter())
         samples = _sample(model, positive, negative, latent["samples"], sigmas, seed, cfg, method)
         clock.append(time.perf_counter())

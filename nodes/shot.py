@@ -1,11 +1,13 @@
 """The shot: who, where and how it moves; and its encoding for the model."""
 
+from dataclasses import replace
+
 import node_helpers
 from comfy_api.latest import io, ui
 
 import nodes
 
-from ..models import clips, dit, latents
+from ..models import attach, clips, dit, latents
 from . import sockets
 from .feedback import progress_of
 
@@ -64,6 +66,12 @@ class Shot(io.ComfyNode):
                     tooltip="Frames to use, from the first one on. 0: all. Rounded down to 5, 13, 21, 29, 37, 45, … "
                     "All are sampled at once; start with 45.",
                 ),
+                io.Image.Input(
+                    "start_pose",
+                    optional=True,
+                    tooltip="Only for DynamiCtrl: the drawn pose of the person in the background picture. It becomes "
+                    "the first frame, and the pose video follows. Cropped as the background is.",
+                ),
             ],
             outputs=[
                 sockets.Shot.Output("shot", tooltip="The shot, for Sample Shot or Encode Shot."),
@@ -73,19 +81,56 @@ class Shot(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, pose, background, reference=None, mask=None, width=0, height=0, length=0) -> io.NodeOutput:
-        steps = len(pose) + len(background) + (0 if mask is None else len(mask))
-        shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress_of(steps))
-        asked = length or clips.available_frames(pose, background)
+    def execute(
+        cls, pose, background, reference=None, mask=None, width=0, height=0, length=0, start_pose=None
+    ) -> io.NodeOutput:
+        before = 0 if start_pose is None else 1
+        progress = progress_of(before + len(pose) + len(background) + (0 if mask is None else len(mask)))
+        shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress, start_pose)
+        asked = length or clips.available_frames(len(pose) + before, background)
         report = _report(shot, asked, background, mask)
         return io.NodeOutput(shot, report, ui=ui.PreviewText(report))
 
 
-def encode(shot: clips.Shot, vae, positive: list, negative: list) -> tuple[list, list, dict]:
-    """positive and negative CONDITIONING with the shot in them, and the empty LATENT to sample."""
+TRAINED, UNSCALED = "0.7", "1.0"
+
+
+def image_latent_scale_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "image_latent_scale",
+        options=[TRAINED, UNSCALED],
+        default=TRAINED,
+        advanced=True,
+        tooltip="What the latents of the background picture are multiplied with. 0.7 is the scale of all latents of "
+        "CogVideoX 1.5 (aa_tiny has one of its own), and what DynamiCtrl was fine-tuned with. 1.0 is what DynamiCtrl's "
+        "own script uses with a VAE whose config.json says invert_scale_latents, as that of CogVideoX 1.5 does.",
+    )
+
+
+def check_adapters(model, shot: clips.Shot) -> None:
+    """Raise ValueError when ``shot`` has what no adapter on ``model`` understands, or lacks what the model needs."""
+    control = attach.control_of(model)
+    width = model.get_model_object("diffusion_model").dim
+    attach.check_conditions(control, width, {"aa_pose": shot.pose, "aa_reference": shot.reference})
+    attach.check_pose_is_there(control, shot.pose)
+
+
+def encode(
+    shot: clips.Shot, vae, positive: list, negative: list, model=None, image_latent_scale: str = TRAINED
+) -> tuple[list, list, dict]:
+    """positive and negative CONDITIONING with the shot in them, and the empty LATENT to sample.
+
+    model: says whether the negative, too, gets pose and character, and the scale of its latents.
+    """
     encoded = clips.encode(shot, vae, progress_of(2))
-    positive = node_helpers.conditioning_set_values(positive, encoded.conditions(positive=True))
-    negative = node_helpers.conditioning_set_values(negative, encoded.conditions(positive=False))
+    if image_latent_scale == UNSCALED:
+        # The host is going to multiply them with its scale.
+        unscaled = model.get_model_object("latent_format").process_out(encoded.background)
+        encoded = replace(encoded, background=unscaled)
+    control = None if model is None else attach.control_of(model)
+    joint_text = control is not None and control.joint_text
+    positive = node_helpers.conditioning_set_values(positive, encoded.conditions(controlled=True))
+    negative = node_helpers.conditioning_set_values(negative, encoded.conditions(controlled=joint_text))
     return positive, negative, {"samples": encoded.empty_latent()}
 
 
@@ -123,21 +168,35 @@ class EncodeShot(io.ComfyNode):
                     tooltip="Frames of the part. 0: to the end of the shot. Rounded down to 5, 13, 21, 29, 37, 45, …",
                     advanced=True,
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that is to be sampled. DynamiCtrl needs it: its negative gets the pose, too.",
+                ),
+                image_latent_scale_input(),
             ],
             outputs=[
                 io.Conditioning.Output("positive", tooltip="With background, pose and character."),
-                io.Conditioning.Output("negative", tooltip="With the background alone."),
+                io.Conditioning.Output("negative", tooltip="With the background; for DynamiCtrl, with the pose, too."),
                 io.Latent.Output("latent", tooltip="Empty, in the size of the part; for the stock samplers."),
             ],
         )
 
     @classmethod
-    def execute(cls, shot, vae, positive, negative, start=0, length=0) -> io.NodeOutput:
+    def execute(
+        cls, shot, vae, positive, negative, start=0, length=0, model=None, image_latent_scale=TRAINED
+    ) -> io.NodeOutput:
         latents.check_vae(vae)
+        if model is not None:
+            check_adapters(model, shot)
+        elif image_latent_scale == UNSCALED:
+            raise ValueError("model: image_latent_scale 1.0 needs the model. Connect it, or choose 0.7.")
         asked = shot.window(start, length)
         part = asked.window(0, latents.valid_length(asked.length))
         report = f"Frames {start} to {start + part.length - 1}: asked {asked.length}, using {part.length} (8k+5)"
-        return io.NodeOutput(*encode(part, vae, positive, negative), ui=ui.PreviewText(report))
+        return io.NodeOutput(
+            *encode(part, vae, positive, negative, model, image_latent_scale), ui=ui.PreviewText(report)
+        )
 
 
 class NoPrompt(io.ComfyNode):

@@ -242,7 +242,7 @@ def test_a_window_of_another_length_is_not_encoded(vae):
 
 def test_a_shot_without_pose_and_reference_is_plain_image_to_video(vae):
     encoded = clips.encode(Shot(length=5, background=noise(1)), vae)
-    assert encoded.conditions(positive=True).keys() == {"concat_latent_image"}
+    assert encoded.conditions(controlled=True).keys() == {"concat_latent_image"}
 
 
 # --- the nodes
