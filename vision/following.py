@@ -11,11 +11,12 @@ from .landmarks import openpose_joints
 from .region import Region
 from .search import Found, same_place
 from .search import distinct as distinct_regions
-from .tracking import FORGET, Identities, Sighting, distinct, similarity, torso_colours
+from .tracking import Identities, Sighting, distinct, similarity, torso_colours
 
 if TYPE_CHECKING:
     from .detectors import BlazePose
 
+SOON = 24  # frames after a loss in which every frame is searched
 SEARCH_EVERY = 6  # frames: for people who are to come, while others are in view
 TILES_EVERY = 24  # frames: a whole round of tiles takes as long as a second of following
 SPARE = 2  # candidates that are looked at beyond those who are missing
@@ -29,7 +30,6 @@ class Following:
         self.network, self.frames, self.identities = network, frames, identities
         self.regions: list[dict[int, Region]] = [{} for _ in frames]  # where each person is next, by number
         self.joints: list[dict[int, np.ndarray]] = [{} for _ in frames]
-        self.last_regions: dict[int, Region] = {}
         self.next_tiles = 0
 
     def run(self, progress: Progress | None) -> Iterator[tuple[int, int, Sighting]]:
@@ -48,7 +48,7 @@ class Following:
                 yield index, number, sighting
 
     def _remember(self, index: int, number: int, sighting: Sighting) -> None:
-        self.regions[index][number] = self.last_regions[number] = sighting.source.next_region
+        self.regions[index][number] = sighting.source.next_region
         self.joints[index][number] = sighting.joints
 
     def _sightings(self, index: int, frame: np.ndarray) -> list[Sighting]:
@@ -64,8 +64,7 @@ class Following:
             return True
         if len(sightings) >= self.identities.most:
             return False
-        gone = (index - self.identities.people[number].last for number in self.identities.lost(index))
-        return index % SEARCH_EVERY == 0 or any(away <= FORGET for away in gone)
+        return index % SEARCH_EVERY == 0 or bool(self._missed(index))
 
     def _sight(self, frame: np.ndarray, region: Region, score: float | None = None) -> Sighting | None:
         """The person in ``region``, if there is one; ``score`` is the search's, without it the look's own."""
@@ -76,27 +75,38 @@ class Following:
         return Sighting(joints, torso_colours(frame, joints), look.presence if score is None else score, look)
 
     def _search(self, index: int, frame: np.ndarray, sightings: list[Sighting]) -> list[Sighting]:
-        """People in ``frame`` who are not among ``sightings``.
+        """People in ``frame`` who may not be among ``sightings``: those the detector sees, and those who were lost and
+        are where they should be by now (the detector looks for faces, and does not see a back).
 
-        Each is looked at twice, the second time at where the landmarks then are: what is no person does not stand that.
+        Each find is looked at twice, the second time at where the landmarks then are: what is no person does not stand
+        that.
         """
         known = [sighting.source.next_region for sighting in sightings]
         wanted = self.identities.most + SPARE - len(sightings)
         found = self._find(index, frame, known)
         strangers = [one for one in found if not any(same_place(one.region, region) for region in known)]
+        expected = [Found(self._expected(number, index), 0.0) for number in self._missed(index)]
         people = []
-        for region, score in strangers[:wanted]:
+        for region, score in expected + strangers[:wanted]:
             first = self.network.look_at(frame, region)
-            if first and (sighting := self._sight(frame, first.next_region, score)):
-                people.append(sighting)
-        return people
+            people.append(self._sight(frame, first.next_region, score) if first else None)
+        return [sighting for sighting in people if sighting]
+
+    def _missed(self, index: int) -> list[int]:
+        """Numbers of those who were lost a short while ago."""
+        return [number for number in self.identities.lost(index) if index - self.identities.people[number].sure <= SOON]
+
+    def _expected(self, number: int, index: int) -> Region:
+        """Where that person should be by now."""
+        person = self.identities.people[number]
+        return person.source.next_region.moved(*person.travelled(index))
 
     def _find(self, index: int, frame: np.ndarray, known: list[Region]) -> list[Found]:
         """Where the detector sees people: in the whole frame, around places of loss, and now and then in tiles."""
         search = self.network.search
         found = search.whole(frame)
         for number in self.identities.lost(index):
-            found += search.around(frame, self.last_regions[number])
+            found += search.around(frame, self._expected(number, index))
         found = distinct_regions(found)
         missing = self.identities.most - len(known)
         if len(found) < missing and index >= self.next_tiles:

@@ -18,7 +18,7 @@ LEADS = ("clearest", "largest", "leftmost", "rightmost", "point")
 # COCO's tolerances (2σ, in body sizes) in OpenPose's order; the neck is taken as the shoulders are.
 TOLERANCES = np.array([0.052, 0.158, *(0.158, 0.144, 0.124) * 2, *(0.214, 0.174, 0.178) * 2, 0.05, 0.05, 0.07, 0.07])
 BODY_SIZE = 0.5  # of the joints' diagonal: what COCO takes for size is the root of the body's area
-SAME_BODY = 0.5  # similarity from which two sightings are of one body
+SAME_BODY = 0.4  # similarity from which two sightings are of one body
 STEP_SLACK = 2.0  # a step may differ from the prediction by so many tolerances …
 GAP_SLACK, MOST_SLACK = 0.25, 6.0  # … and by more with each frame that a person was away
 NEAR = 0.05  # similarity to the prediction below which a sighting is somewhere else
@@ -58,24 +58,27 @@ class Sighting(NamedTuple):
 
 
 class Person:
-    """What is known of somebody who was sighted in frame ``index`` and since."""
+    """What is known of somebody who was sighted in frame ``index`` and since: where the person was when it surely was
+    that person (``sure``, a frame), how fast, and in which colours."""
 
     def __init__(self, sighting: Sighting, index: int) -> None:
-        self.first, self.last = index, index
+        self.last, self.sure = index, index
         self.start = sighting.center
-        self.joints, self.colours = sighting.joints, sighting.colours
+        self.joints, self.colours, self.source = sighting.joints, sighting.colours, sighting.source
         self.velocity = np.zeros(2)  # px a frame
         self.sizes = [sighting.size]
 
     def predicted(self, index: int) -> np.ndarray:
-        """Joints [18, 3] as they should be in frame ``index``: moved on, and slower with each frame."""
-        away = index - self.last
-        travelled = self.velocity * (1 - VELOCITY_KEPT**away) / (1 - VELOCITY_KEPT)
-        return self.joints + np.append(travelled, 0.0)
+        """Joints [18, 3] as they should be in frame ``index``."""
+        return self.joints + np.append(self.travelled(index), 0.0)
+
+    def travelled(self, index: int) -> np.ndarray:
+        """[2] px that this person should have moved by frame ``index``, going on as before, slower with each frame."""
+        return self.velocity * (1 - VELOCITY_KEPT ** (index - self.sure)) / (1 - VELOCITY_KEPT)
 
     def cost(self, sighting: Sighting, index: int) -> float:
         """How unlike this person the sighting is, from 0; `OUT_OF_REACH` where it cannot be this person."""
-        away = index - self.last
+        away = index - self.sure
         slack = min(STEP_SLACK + GAP_SLACK * (away - 1), MOST_SLACK)
         near = similarity(self.predicted(index), sighting.joints, self.sizes[-1] * slack)
         difference = colour_difference(self.colours, sighting.colours)
@@ -89,17 +92,24 @@ class Person:
         return colour_difference(self.colours, sighting.colours) > DOUBT
 
     def meet(self, sighting: Sighting, index: int) -> None:
-        """Take in that the sighting in frame ``index`` was this person."""
-        common = (self.joints[:, 2] >= SEEN) & (sighting.joints[:, 2] >= SEEN)
-        if common.any():
-            steps = (sighting.joints - self.joints)[common, :2] / (index - self.last)
-            self.velocity = self.velocity + VELOCITY_WEIGHT * (np.median(steps, axis=0) - self.velocity)
+        """Take in that the sighting in frame ``index`` was this person. One in doubt changes little: if it was the one
+        who walked past in front, this person goes on behind."""
+        self.last = index
+        doubtful = self.is_doubtful(sighting)
         if self.colours is None:
             self.colours = sighting.colours
         elif sighting.colours is not None:
-            weight = LEARN_IN_DOUBT if self.is_doubtful(sighting) else LEARN
+            weight = LEARN_IN_DOUBT if doubtful else LEARN
             self.colours = self.colours + weight * (sighting.colours - self.colours)
-        self.joints, self.last = sighting.joints, index
+        if not doubtful:
+            self._move(sighting, index)
+
+    def _move(self, sighting: Sighting, index: int) -> None:
+        common = (self.joints[:, 2] >= SEEN) & (sighting.joints[:, 2] >= SEEN)
+        if common.any():
+            steps = (sighting.joints - self.joints)[common, :2] / (index - self.sure)
+            self.velocity = self.velocity + VELOCITY_WEIGHT * (np.median(steps, axis=0) - self.velocity)
+        self.joints, self.source, self.sure = sighting.joints, sighting.source, index
         self.sizes.append(sighting.size)
 
 
@@ -123,8 +133,8 @@ class Identities:
         return [(number, sightings[column]) for number, column in pairs] + newcomers
 
     def lost(self, index: int) -> list[int]:
-        """Numbers of those who were not sighted in the frame before ``index``."""
-        return [number for number, person in enumerate(self.people) if person.last < index - 1]
+        """Numbers of those who were not surely sighted in the frame before ``index``."""
+        return [number for number, person in enumerate(self.people) if person.sure < index - 1]
 
     def in_doubt(self, index: int, sightings: list[Sighting]) -> bool:
         """Whether one of ``sightings`` might be of somebody else than the person who is expected there."""
