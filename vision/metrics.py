@@ -20,11 +20,11 @@ POINTS = 160  # of the background are followed at most
 FEWEST = 8  # points that must agree before they are believed
 APART = 1 / 32  # of the longer side: distance between points
 SEEN = 15  # px of the Lucas-Kanade window
-BLUR = 2.0  # px: generated frames differ in sharpness, which a blur makes more alike
+BLUR = 1.5  # px: generated frames differ in sharpness, which a blur makes more alike
 RETURNS = 1.0  # px: a point followed there and back must come back this near
 AGREES = 1 / 20  # of the longer side: parallax that a point may have against the picture's common motion
-LEAP = 1 / 8  # of the longer side: more than this between two frames is no motion of a camera
-SURE = 0.7  # correlation above which two whole pictures count as matched
+LEAP = 1 / 16  # of the longer side: more than this between two frames is no motion of a camera
+SURE = 0.9  # correlation above which two whole pictures count as matched
 RIGHT = 0.5**0.5  # cosine of 45°: a direction that is right
 
 
