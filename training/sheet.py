@@ -52,12 +52,14 @@ class Guider:
 
 
 @torch.no_grad()
-def sample(guider: Guider, steps: int, seed: int = 0) -> Tensor:
-    """Latents [B, 16, t, h, w], in the model's scale, from noise."""
+def sample(guider: Guider, steps: int, seed: int = 0, noise: Tensor | None = None, method: str = "ddim") -> Tensor:
+    """Latents [B, 16, t, h, w], in the model's scale, from ``noise`` or, without it, from that of ``seed``."""
     video = guider.batch.video
-    noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(seed)).to(video.device)
+    if noise is None:
+        noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(seed))
     sigmas = sampler.trailing_sigmas(guider.model_sampling, steps)
-    return sampler.CogVideoXSampler("ddim").sample(guider, sigmas, {"seed": seed}, None, noise, disable_pbar=True)
+    chosen = sampler.CogVideoXSampler(method)
+    return chosen.sample(guider, sigmas, {"seed": seed}, None, noise.to(video.device), disable_pbar=True)
 
 
 @torch.no_grad()
