@@ -17,9 +17,9 @@ LUMINANCE, CONTRAST = 0.01**2, 0.03**2  # SSIM's constants, for pictures in 0…
 LEVELS = 64  # quantiles at which two distributions of colours are compared
 
 POINTS = 160  # of the background are followed at most
-FEWEST = 8  # points that must agree before they are believed
+FEWEST = 5  # points that must agree before they are believed
 APART = 1 / 32  # of the longer side: distance between points
-SEEN = 15  # px of the Lucas-Kanade window
+SEEN = 21  # px of the Lucas-Kanade window
 BLUR = 1.5  # px: generated frames differ in sharpness, which a blur makes more alike
 RETURNS = 1.0  # px: a point followed there and back must come back this near
 AGREES = 1 / 20  # of the longer side: parallax that a point may have against the picture's common motion
@@ -127,7 +127,7 @@ def corners(frame: Tensor, background: ndarray) -> ndarray:
     nonzero: on an even surface no video can show a motion."""
     apart = APART * max(frame.shape[:2])
     clear = cv2.erode((background > 0).astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1)
-    found = cv2.goodFeaturesToTrack(_grey(frame), POINTS, 0.002, apart, mask=clear, blockSize=5)
+    found = cv2.goodFeaturesToTrack(_grey(frame), POINTS, 0.01, apart, mask=clear, blockSize=5)
     return np.zeros((0, 2)) if found is None else found.reshape(-1, 2).astype(float) + 0.5
 
 
