@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from .nodes import adapter, background, drawing, dynamictrl, mask, pose, sample, shot
+from .nodes import adapter, background, drawing, dynamictrl, mask, pose, retarget, sample, shot
 
 WEB_DIRECTORY = "js"
 
@@ -12,7 +12,7 @@ class AnimateAnywhere(ComfyExtension):
         adapter.register_folders()
 
     async def get_node_list(self) -> list:
-        prepare = [*pose.NODES, *drawing.NODES, *mask.NODES, *background.NODES]
+        prepare = [*pose.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES, *background.NODES]
         return [*prepare, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES]
 
 
