@@ -30,6 +30,11 @@ def camera(kind: str, frames: int, size: tuple[int, int]) -> np.ndarray:
         elif kind == "zoom":
             zoom = 1 + 0.012 * t
             place[:2] = [[zoom, 0, width - zoom * width / 2], [0, zoom, height - zoom * height / 2]]
+        elif kind == "roll":
+            turn = np.radians(0.4 * t)
+            about = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+            place[:2, :2] = about
+            place[:2, 2] = (width, height) - np.array(about) @ (width / 2, height / 2)
         elif kind != "still":
             raise ValueError(kind)
     return path

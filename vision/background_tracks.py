@@ -1,0 +1,392 @@
+"""Points of the background, followed through a video past the people in front of it.
+
+A first pass over the video finds how the camera moves (alignment.py: pyramidal Lucas-Kanade, forward and backward, and
+a robust homography). The second, here, follows each point on its own: the camera says about where the point is and how
+its surroundings are turned and scaled there, and Lucas-Kanade measures what is left against the picture that the point
+had when it was chosen. So errors do not add up from frame to frame, and a point is known again after somebody walked
+by.
+
+Within this file points count from the first pixel's centre, as in alignment.py and OpenCV; tracks and camera paths
+count from the picture's corner.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from .alignment import Alignment, align, project
+from .camera_path import CameraPath
+from .mask import INSIDE, fit_mask, grow_frame
+from .tracks import Tracks
+
+FEWEST, MOST, DEFAULT = 5, 50, 24  # points; Liu et al., section 3.2, draw "from 5 to 50 points for each training video"
+GROW = 8  # px: motion blur and the mask's own errors reach this far
+WINDOW = 25  # px of the Lucas-Kanade window
+PATCH = 53  # px around a point: the window, and room for what the camera does not explain
+MIDDLE = (slice(PATCH // 2 - WINDOW // 2, PATCH // 2 + WINDOW // 2 + 1),) * 2  # of a patch: its window
+REACH = 12  # px from where the camera says: farther away is another thing
+CONTRAST = 40.0  # grey levels: every patch is brought to this spread, so that one bound fits bright and dim places
+UNLIKE = 22.0  # grey levels, mean difference at that spread: two unrelated patches differ by 45
+RETURN = 0.3  # px: forward and back again must end this near the start
+TEXTURE = 3.0  # (grey levels / px)²: the weaker direction's gradient; camera noise of 2 levels alone makes about 1
+APART = 0.35  # of the distance at which evenly spread points would lie: nearer than this two points tell the same
+SEED_EVERY = 8  # frames between two searches for new points
+LOST = 5  # frames in view without being found: the point is given up
+SHORTEST = 4  # frames: what cannot be followed even so long was noise
+STANDS = 1.0  # px: a point that leaves its place by more, while the camera stands, is part of something that moves
+CALM = 1.5  # frames: the sigma over which a point's own deviation from the camera is smoothed
+TELLS = 6  # points that are seen, from which what they do together in one frame is told from the noise of each
+AGREES = 1.0  # px: a step this near to the camera's speaks for it
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """What track_background() found: the ``tracks``, the ``camera`` (certain where many points agree with it), frames
+    that follow a ``cuts``, and ``still``: the camera stands."""
+
+    tracks: Tracks
+    camera: CameraPath
+    cuts: tuple[int, ...]
+    still: bool
+
+
+def track_background(
+    frames: Tensor,
+    mask: Tensor | None = None,
+    points: int = DEFAULT,
+    reseed: bool = True,
+    grow: int = GROW,
+    progress: Progress | None = None,
+) -> Tracked:
+    """Follow ``points`` points at a time through ``frames`` [T, H, W, 3 or 4] in 0…1, outside ``mask`` [T, H, W] (or
+    one for all) and ``grow`` px around it. With ``reseed`` others take the place of those that leave; without, only
+    points of the first frame are followed. ``progress`` is called with the number of steps done, of 2 T.
+
+    A background without texture gives no points (N = 0). Raises ValueError where there is one frame only, the mask does
+    not fit or covers everything, or the number of points is out of range.
+    """
+    if len(frames) < 2:
+        raise ValueError("images: there is only one frame, and motion needs two. Wire the video, not a picture of it.")
+    if not FEWEST <= points <= MOST:
+        raise ValueError(f"points is {points}; choose {FEWEST} to {MOST}.")
+    hidden = _Hidden(frames, mask, grow)
+    report = progress or (lambda done: None)
+    alignment = align(frames[..., :3], hidden, report)
+    followed = _Points(alignment, points, reseed)
+    for t, frame in enumerate(frames):
+        followed.add(t, _grey(frame), hidden[t])
+        report(len(frames) + t + 1)
+    return followed.tracked()
+
+
+class _Hidden:
+    """What is no background in a frame, [H, W] bool, made when it is asked for: kept for a whole film it would need
+    more memory than all else."""
+
+    def __init__(self, frames: Tensor, mask: Tensor | None, grow: int) -> None:
+        self.size = tuple(frames.shape[1:3])
+        self.mask = None if mask is None else fit_mask(mask, frames)
+        self.grow = grow
+        if self.mask is not None and bool((self.mask > INSIDE).flatten(1).all()):
+            raise ValueError(
+                "mask: it covers every frame completely, so that there is no background to track. Check that the mask "
+                "is not inverted."
+            )
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        if self.mask is None:
+            return np.zeros(self.size, bool)
+        return grow_frame((self.mask[t] > INSIDE).cpu().numpy(), self.grow)
+
+
+def _grey(frame: Tensor) -> np.ndarray:
+    """A frame [H, W, C] as grey levels 0…255, [H, W] float32."""
+    return cv2.cvtColor(np.ascontiguousarray(frame[..., :3].float().cpu().numpy()), cv2.COLOR_RGB2GRAY) * 255
+
+
+@dataclass
+class _Point:
+    """One point: where it was ``born``, its ``patch`` [PATCH, PATCH] uint8 from there, the ``gain`` that brought it to
+    CONTRAST; ``place`` [2] px in the frame last seen to, and where it was found, by frame."""
+
+    born: int
+    home: np.ndarray
+    patch: np.ndarray
+    gain: float
+    place: np.ndarray
+    found: dict[int, np.ndarray] = field(default_factory=dict)
+    missed: int = 0
+
+
+class _Points:
+    """The points of a video so far; ``here`` are those that are still looked for."""
+
+    def __init__(self, alignment: Alignment, number: int, reseed: bool) -> None:
+        self.alignment = alignment
+        self.number = number
+        self.reseed = reseed
+        self.all: list[_Point] = []
+        self.here: list[_Point] = []
+        self.seeded = 0
+
+    def add(self, t: int, grey: np.ndarray, hidden: np.ndarray) -> None:
+        """Follow the points to frame ``t``, given as ``grey`` [H, W] float32 and ``hidden`` [H, W] bool."""
+        open_to_view = _open_to_view(hidden)
+        cut = t > 0 and self.alignment.shot[t] != self.alignment.shot[t - 1]
+        if cut:
+            self.here = []
+        if self.here:
+            self._follow(t, grey, open_to_view)
+        seen = sum(t in point.found for point in self.here)
+        due = t - self.seeded >= SEED_EVERY or 2 * seen < self.number
+        if t == 0 or (self.reseed and seen < self.number and (cut or due)):
+            self._seed(t, grey, open_to_view)
+            self.seeded = t
+
+    def _follow(self, t: int, grey: np.ndarray, open_to_view: np.ndarray) -> None:
+        places = project(self.alignment.between(t, t - 1), np.stack([point.place for point in self.here]))
+        for point, place in zip(self.here, places):
+            point.place = place
+        shapes = self._shapes(t)
+        looked_for = np.flatnonzero(_at(places, open_to_view))
+        if len(looked_for):
+            points = [self.here[i] for i in looked_for]
+            shifts, good = _match(points, grey, places[looked_for], shapes[looked_for])
+            for point, shift, found, shape in zip(points, shifts, good, shapes[looked_for]):
+                point.missed = 0 if found else point.missed + 1
+                if found:
+                    point.place = point.place + shape @ shift
+                    point.found[t] = point.place
+        self.here = [point for point in self.here if point.missed < LOST and np.isfinite(point.place).all()]
+
+    def _shapes(self, t: int) -> np.ndarray:
+        """How the surroundings [2, 2] of each point are turned and scaled in frame ``t``, as the camera has it."""
+        moves = np.stack([self.alignment.between(t, point.born) for point in self.here])  # [N, 3, 3]
+        homes = np.stack([[*point.home, 1.0] for point in self.here])
+        there = np.einsum("nij,nj->ni", moves, homes)
+        depth = there[:, 2, None, None]
+        return (moves[:, :2, :2] - there[:, :2, None] / depth * moves[:, 2:, :2]) / depth
+
+    def _seed(self, t: int, grey: np.ndarray, open_to_view: np.ndarray) -> None:
+        """New points in frame ``t``, as far from those that are seen, and from one another, as there is texture."""
+        seen = [point.place for point in self.here if t in point.found]
+        nearest = APART * np.sqrt(np.count_nonzero(open_to_view) / self.number)
+        for place in _spread(_corners(grey, open_to_view), seen, self.number, nearest):
+            patch = cv2.getRectSubPix(grey, (PATCH, PATCH), tuple(map(float, place)))
+            gain = CONTRAST / max(float(patch[MIDDLE].std()), 1e-3)
+            point = _Point(t, place, _levels(patch, gain), gain, place, {t: place})
+            self.here.append(point)
+            self.all.append(point)
+
+    def tracked(self) -> Tracked:
+        height, width = self.alignment.size
+        shortest = min(SHORTEST, len(self.alignment.shot))
+        points = [point for point in self.all if len(point.found) >= shortest]
+        if self.alignment.still:
+            points = [point for point in points if _stands(point)]
+        path = np.zeros((len(self.alignment.shot), len(points), 2))
+        visible = np.zeros(path.shape[:2], bool)
+        for n, point in enumerate(points):
+            visible[list(point.found), n] = True
+            path[:, n] = self._whole(point)
+        if points and not self.alignment.still:
+            path = _calmed(path, visible, self._carried(points))
+        tracks = Tracks(np.float32(path + 0.5), visible, width, height)
+        camera = _camera(self.alignment, tracks)
+        return Tracked(tracks, camera, self.alignment.cuts, self.alignment.still)
+
+    def _carried(self, points: list[_Point]) -> np.ndarray:
+        """Where the camera alone carries ``points`` from where they were born: [T, N, 2], as far as their shots go."""
+        out = np.zeros((len(self.alignment.shot), len(points), 2))
+        for n, point in enumerate(points):
+            times = np.flatnonzero(self.alignment.shot == self.alignment.shot[point.born])
+            out[times, n] = np.nan_to_num(project(self.alignment.between(times, point.born), point.home[None])[:, 0])
+        return out
+
+    def _whole(self, point: _Point) -> np.ndarray:
+        """Where a point is in every frame [T, 2]: where it was found, else where the camera carries it from the last
+        (before its birth: the next) frame in which it was."""
+        shot = self.alignment.shot
+        out = np.empty((len(shot), 2))
+        out[point.born] = point.home
+        for times, before in ((range(point.born + 1, len(shot)), -1), (range(point.born - 1, -1, -1), 1)):
+            for t in times:
+                if t in point.found:
+                    out[t] = point.found[t]
+                    continue
+                out[t] = out[t + before]
+                if shot[t] == shot[t + before]:
+                    moved = project(self.alignment.between(t, t + before), out[t][None])[0]
+                    out[t] = moved if np.isfinite(moved).all() else out[t]
+        return out
+
+
+def _stands(point: _Point) -> bool:
+    """Whether ``point`` keeps its place, as the background of a camera that stands does. If so it is put there for
+    good: all that is left is noise."""
+    places = np.stack(list(point.found.values()))
+    place = np.median(places, axis=0)
+    if np.linalg.norm(places - place, axis=1).max() > STANDS:
+        return False
+    point.home = place
+    point.found = dict.fromkeys(point.found, place)
+    return True
+
+
+def _open_to_view(hidden: np.ndarray) -> np.ndarray:
+    """Where [H, W] a window shows nothing but background: within the picture, and clear of what is ``hidden``."""
+    margin = WINDOW // 2
+    out = cv2.dilate(hidden.astype(np.uint8), np.ones((WINDOW, WINDOW), np.uint8)) == 0
+    out[:margin] = out[-margin:] = False
+    out[:, :margin] = out[:, -margin:] = False
+    return out
+
+
+def _at(places: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """What ``picture`` [H, W] bool says [N] at ``places`` [N, 2]; False outside of it."""
+    height, width = picture.shape
+    x, y = np.rint(np.nan_to_num(places, nan=-1)).T
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    inside[inside] = picture[y[inside].astype(int), x[inside].astype(int)]
+    return inside
+
+
+def _levels(patch: np.ndarray, gain: float) -> np.ndarray:
+    """A patch around middle grey and at CONTRAST, as uint8, which is what OpenCV follows points in."""
+    return np.clip(np.rint((patch - patch[MIDDLE].mean()) * gain + 128), 0, 255).astype(np.uint8)
+
+
+def _match(
+    points: list[_Point], grey: np.ndarray, places: np.ndarray, shapes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far [N, 2] ``points`` lie from where they are expected (``places`` [N, 2], turned and scaled by ``shapes``
+    [N, 2, 2]), in the pixels of their own patches, and which [N] were found there at all."""
+    now = np.empty((len(points), PATCH, PATCH), np.uint8)
+    middle = np.full(2, PATCH // 2)
+    for out, point, place, shape in zip(now, points, places, shapes):
+        there = np.column_stack([shape, place - shape @ middle])
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        patch = cv2.warpAffine(grey, there, (PATCH, PATCH), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        out[:] = _levels(patch, point.gain)
+    # All patches side by side are one small picture: Lucas-Kanade costs the same at any size of the video.
+    once, now = _mosaic(np.stack([point.patch for point in points])), _mosaic(now)
+    start = _middles(len(points))
+    options = {"winSize": (WINDOW, WINDOW), "maxLevel": 1}
+    there, found, unlike = cv2.calcOpticalFlowPyrLK(once, now, start, None, **options)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(now, once, there, None, **options)
+    shifts = (there - start).astype(np.float64)
+    good = (found.ravel() > 0) & (found_back.ravel() > 0) & (unlike.ravel() < UNLIKE)
+    good &= (np.linalg.norm(back - start, axis=1) < RETURN) & (np.abs(shifts).max(axis=1) < REACH)
+    return shifts, good
+
+
+def _columns(count: int) -> int:
+    return int(np.ceil(np.sqrt(count)))
+
+
+def _mosaic(patches: np.ndarray) -> np.ndarray:
+    """``patches`` [N, P, P] row by row in one square picture."""
+    count, side, _ = patches.shape
+    columns = _columns(count)
+    sheet = np.zeros((columns * columns, side, side), patches.dtype)
+    sheet[:count] = patches
+    return sheet.reshape(columns, columns, side, side).swapaxes(1, 2).reshape(columns * side, columns * side)
+
+
+def _middles(count: int) -> np.ndarray:
+    """Where the middles [N, 2] of N patches lie in their mosaic."""
+    rows, columns = np.divmod(np.arange(count), _columns(count))
+    return (np.stack([columns, rows], axis=1) * PATCH + PATCH // 2).astype(np.float32)
+
+
+def _corners(grey: np.ndarray, open_to_view: np.ndarray) -> np.ndarray:
+    """Places [N, 2] with texture in both directions where [H, W] ``open_to_view``, best first."""
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    dx, dy = (cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    size = (WINDOW // 2 | 1,) * 2
+    xx, yy, xy = (cv2.boxFilter(product, -1, size) for product in (dx * dx, dy * dy, dx * dy))
+    weaker = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
+    peak = open_to_view & (weaker >= TEXTURE) & (weaker >= cv2.dilate(weaker, np.ones(size, np.uint8)))
+    y, x = np.nonzero(peak)
+    best = np.argsort(-weaker[y, x], kind="stable")
+    return np.stack([x, y], axis=1)[best].astype(np.float64)
+
+
+def _spread(candidates: np.ndarray, seen: list[np.ndarray], number: int, nearest: float) -> list[np.ndarray]:
+    """Those of ``candidates`` [N, 2], best first, that bring ``seen`` up to ``number`` places: each time the one that
+    lies farthest from all others, as long as that is farther than ``nearest`` px."""
+    chosen: list[np.ndarray] = []
+    distance = np.full(len(candidates), np.inf)
+    for place in seen:
+        distance = np.minimum(distance, np.linalg.norm(candidates - place, axis=1))
+    while len(candidates) and len(seen) + len(chosen) < number:
+        best = int(distance.argmax())  # the first of equals: the best texture
+        if distance[best] < nearest:
+            break
+        chosen.append(candidates[best])
+        distance = np.minimum(distance, np.linalg.norm(candidates - candidates[best], axis=1))
+    return chosen
+
+
+def _calmed(path: np.ndarray, visible: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    """``path`` [T, N, 2] with less noise where ``visible``. How far a point lies from where the camera alone has
+    ``carried`` it changes slowly, unless the camera's own estimate trembles, and then it does so for all alike."""
+    off = np.where(visible[..., None], path - carried, 0)
+    slow = _local_line(off, visible)
+    out = path.copy()
+    for t, seen in enumerate(visible):
+        if seen.sum() < TELLS:
+            continue
+        around = np.column_stack([carried[t, seen] - carried[t, seen].mean(axis=0), np.ones(seen.sum())])
+        quick = np.clip(off[t, seen] - slow[t, seen], -1, 1)
+        together = around @ np.linalg.lstsq(around, quick, rcond=None)[0]
+        out[t, seen] = carried[t, seen] + slow[t, seen] + together
+    return out
+
+
+def _local_line(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """``values`` [T, N, 2] smoothed over time by lines through those that are ``known`` [T, N] nearby: unlike a mean,
+    they leave a steady change as it is up to the ends."""
+    reach = int(np.ceil(3 * CALM))
+    lag = np.arange(-reach, reach + 1)
+    near = np.exp(-0.5 * (lag / CALM) ** 2)
+
+    def total(weight: np.ndarray, series: np.ndarray) -> np.ndarray:
+        kernel = (weight * near)[:, None]
+        return cv2.filter2D(np.float64(series), -1, kernel, borderType=cv2.BORDER_CONSTANT)
+
+    ones, lags, squares = (total(lag**power, known) for power in (0, 1, 2))
+    spread = ones * squares - lags**2
+    lined = spread > 1e-6
+    out = np.empty(values.shape)
+    for axis in range(2):
+        mean, slope = (total(lag**power, values[..., axis]) for power in (0, 1))
+        line = (squares * mean - lags * slope) / np.where(lined, spread, 1)
+        out[..., axis] = np.where(lined, line, mean / np.maximum(ones, 1e-9))
+    return out
+
+
+def _camera(alignment: Alignment, tracks: Tracks) -> CameraPath:
+    """The camera's path from ``alignment``; how far each step is to be trusted is told by the points that took it. A
+    cut counts as standing, there is nothing that moves across it, and so does a shot in which no point was seen."""
+    count = len(alignment.shot)
+    paths, sure = np.tile(np.eye(3), (count, 1, 1)), np.ones(count)
+    corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from pixel centres to the picture's corner
+    for t in range(1, count):
+        paths[t], sure[t] = paths[t - 1], 0.0
+        shot = alignment.shot == alignment.shot[t]
+        if not shot[t - 1] or not tracks.visible[shot].any():
+            continue
+        step = corner @ alignment.between(t, t - 1) @ np.linalg.inv(corner)
+        paths[t] = step @ paths[t - 1]
+        paths[t] /= paths[t][2, 2]
+        both = tracks.visible[t] & tracks.visible[t - 1]
+        if both.any():
+            off = np.linalg.norm(project(step, tracks.path[t - 1, both]) - tracks.path[t, both], axis=1)
+            sure[t] = (off < AGREES).mean() * min(1.0, both.sum() / FEWEST)
+    return CameraPath(paths, tracks.width, tracks.height, sure)
