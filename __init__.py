@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from .nodes import adapter, background, drawing, dynamictrl, mask, pose, retarget, sample, shot
+from .nodes import adapter, backdrop, background, drawing, dynamictrl, mask, pose, retarget, sample, shot, tracks
 
 WEB_DIRECTORY = "js"
 
@@ -12,8 +12,9 @@ class AnimateAnywhere(ComfyExtension):
         adapter.register_folders()
 
     async def get_node_list(self) -> list:
-        prepare = [*pose.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES, *background.NODES]
-        return [*prepare, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES]
+        prepare = [*pose.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES]
+        places = [*background.NODES, *tracks.NODES, *backdrop.NODES]
+        return [*prepare, *places, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES]
 
 
 async def comfy_entrypoint() -> AnimateAnywhere:
