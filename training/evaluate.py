@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # what measures without a head needs none
 
 FIRST = samples.HELD_OUT + 10**6  # the first clip; those before it are on sample sheets
 TRACKED = 1.0  # px: a point is asked after where it can be followed this well in the true video
-FEWEST = 8  # points that a clip must have at that
+FEWEST = 4  # points that a clip must have at that
 MOVING = 1.0  # px: a background that goes farther than this on average moves
 GROWN = 0.025  # of the longer side: the blur around the person belongs to it
 BLOCKS = (8, 16)  # px: sides of what one latent pixel and one token show
