@@ -6,15 +6,33 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vision import detectors
+from ..models import matting as mattes
+from ..models import sam2
+from ..vision import detectors, outline, pointing
 from ..vision import mask as masks
 from ..vision import pose as poses
-from . import sockets
+from . import files, sockets
 from .feedback import progress_of
 from .pose import WEIGHTS
 
 LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 BLOCKS = ("inference", "training")
+MODELS = ("blazepose", "sam2")
+MATTING = ("off", "vitmatte")
+SAM2 = files.Kind(
+    "sam2",
+    (".safetensors", ".pt"),
+    "sam2.1_hiera_base_plus.safetensors",
+    "https://huggingface.co/Kijai/sam2-safetensors, or facebook/sam2.1-hiera-base-plus as a folder",
+    named="sam2",
+)
+VITMATTE = files.Kind(
+    "vitmatte",
+    (),
+    "vitmatte-small-composition-1k",
+    "https://huggingface.co/hustvl/vitmatte-small-composition-1k, the whole folder",
+)
+UNKNOWN = 0.012  # of the picture's longer side: how far to either side of the outline ViTMatte decides
 WIDEST = 512  # px of growing and feathering: more is a blur of the whole picture
 
 
@@ -53,6 +71,64 @@ def _track_for(images: Tensor, pose: list[dict]) -> poses.PoseTrack:
     return track
 
 
+def _built_in(images: Tensor, track: poses.PoseTrack | None, steadiness: float, refine: bool) -> Tensor:
+    """Mask [T, H, W] in 0…1 by BlazePose, of everybody in ``track``, or of the clearest person."""
+    count = len(images)
+    done = progress_of(count * (1 + (steadiness > 0) + refine))
+    network = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
+    mask = network.follow(images, done).mask if track is None else network.segment(images, track, done)
+    _check_found(mask, images, track)
+    mask = masks.without_lapses(mask.numpy(), LAPSE)
+    if steadiness:
+        outline.steady(images, mask, steadiness, lambda frames: done(count + frames))
+    if refine:
+        for index, frame in enumerate(images):
+            mask[index] = outline.refine(frame[..., :3].float().cpu().numpy(), mask[index])
+            done(count * (1 + (steadiness > 0)) + index + 1)
+    return torch.from_numpy(mask)
+
+
+def _by_sam2(images: Tensor, track: poses.PoseTrack | None, weights: str, objects: bool) -> tuple[Tensor, Tensor]:
+    """Masks [T, H, W] in 0…1 by SAM 2: of everybody in ``track``, or of the clearest person, and of what they hold."""
+    network = sam2.load(SAM2.path(weights, asked_by="weights"))
+    done = progress_of(2 * len(images))
+    if track is None:
+        blazepose = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
+        track = blazepose.follow(images, done).pose
+    track = track.resized(images.shape[2], images.shape[1])
+    people, things = pointing.people(track), pointing.held(track) if objects else []
+    if not people:
+        _check_found(torch.zeros(1), images, None)
+    prompts = [
+        [sam2.Prompt(point.frame, torch.from_numpy(point.points), torch.from_numpy(point.inside)) for point in pointed]
+        for pointed in people + things
+    ]
+    found = network.follow(images, prompts, lambda frames: done(len(images) + frames))
+    mask, held = found[: len(people)].amax(dim=0), torch.zeros(images.shape[:3])
+    _check_found(mask, images, track)
+    for thing in found[len(people) :]:
+        if pointing.is_held((thing > masks.INSIDE).numpy(), (mask > masks.INSIDE).numpy()):
+            held = torch.maximum(held, thing)
+    return torch.minimum(mask, 1 - held), held
+
+
+def _check_found(mask: Tensor, images: Tensor, track: poses.PoseTrack | None) -> None:
+    if not (mask > masks.INSIDE).any():
+        raise ValueError(
+            f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in "
+            "the picture, and the person at least about 50 px tall; crop the video around the person."
+            if track is None
+            else "pose: no person was found where it points to, in any frame. Is it the pose of these images?"
+        )
+
+
+def _matted(network: mattes.VitMatte, images: Tensor, mask: Tensor) -> Tensor:
+    """``mask`` [T, H, W] with its edges by ViTMatte."""
+    width = max(2, round(UNKNOWN * max(mask.shape[1:])))
+    sure, maybe = masks.grow(mask, -width), masks.grow(mask, width)
+    return network.matte(images, (sure + maybe) / 2, progress_of(len(images)))
+
+
 class SegmentCharacter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -60,8 +136,8 @@ class SegmentCharacter(io.ComfyNode):
             node_id=f"{sockets.PREFIX}SegmentCharacter",
             display_name="Segment Character",
             category=sockets.PREPARE,
-            description="Makes a mask of the person in a video or picture. Without a pose it follows the clearest "
-            "person; with one, it masks everybody whom the pose shows.",
+            description="Makes a mask of the person in a video or picture, and of what the hands hold. Without a pose "
+            "it follows the clearest person; with one, it masks everybody whom the pose shows.",
             inputs=[
                 io.Image.Input("images", tooltip="The video, or a picture, with a person in it."),
                 sockets.PoseKeypoint.Input(
@@ -72,36 +148,70 @@ class SegmentCharacter(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "model",
-                    options=["blazepose"],
-                    tooltip="blazepose is built in and quick. Its masks are soft and miss loose hair and what is held.",
+                    options=list(MODELS),
+                    tooltip="blazepose is built in and quick. Its masks are soft and miss loose hair and what is held. "
+                    "sam2 is pointed at the pose and follows sharper outlines; its weights go into models/sam2.",
                 ),
                 _feather_input(4),
                 _grow_input(),
+                io.Float.Input(
+                    "steadiness",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Calms the trembling outline of blazepose by what the frames around show. 0: off.",
+                ),
+                io.Boolean.Input(
+                    "refine",
+                    default=True,
+                    tooltip="Lets the outline of blazepose follow the edges of the picture.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=["auto", *SAM2.found()],
+                    advanced=True,
+                    tooltip="Of sam2: a file or folder in models/sam2. auto: base plus of 2.1, or what is there.",
+                ),
+                io.Boolean.Input(
+                    "objects",
+                    default=False,
+                    tooltip="Looks for what the hands hold, too, and takes it out of the mask. Needs sam2.",
+                ),
+                io.Combo.Input(
+                    "matting",
+                    options=list(MATTING),
+                    tooltip="vitmatte draws hair and soft edges into the mask; its folder goes into models/vitmatte. "
+                    "With it, set feather to 0.",
+                ),
             ],
             outputs=[
                 io.Mask.Output(
                     "mask", tooltip="White where the people of the pose are, or the clearest person; one mask a frame."
-                )
+                ),
+                io.Mask.Output("objects", tooltip="White on what the hands hold; black where that was not asked for."),
             ],
-            search_aliases=["person mask", "matte", "rotoscope", "remove background", "blazepose"],
+            search_aliases=["person mask", "matte", "rotoscope", "remove background", "blazepose", "sam2", "vitmatte"],
         )
 
     @classmethod
-    def execute(cls, images, model="blazepose", feather=4, grow=0, pose=None) -> io.NodeOutput:
+    def execute(
+        cls, images, model="blazepose", feather=4, grow=0, pose=None, steadiness=0.5, refine=True, weights="auto",
+        objects=False, matting="off",
+    ) -> io.NodeOutput:  # fmt: skip
         sockets.check_frames(images)
         track = None if pose is None else _track_for(images, pose)
-        network = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
-        progress = progress_of(len(images))
-        mask = network.follow(images, progress).mask if track is None else network.segment(images, track, progress)
-        if not (mask > masks.INSIDE).any():
-            raise ValueError(
-                f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in "
-                "the picture, and the person at least about 50 px tall; crop the video around the person."
-                if track is None
-                else "pose: no person was found where it points to, in any frame. Is it the pose of these images?"
-            )
-        mask = torch.from_numpy(masks.without_lapses(mask.numpy(), LAPSE))
-        return io.NodeOutput(masks.feather(masks.grow(mask, grow), feather))
+        held = torch.zeros(images.shape[:3])
+        matte = None if matting == "off" else mattes.load(VITMATTE.path(asked_by="matting"))
+        if model == "sam2":
+            mask, held = _by_sam2(images, track, weights, objects)
+        elif objects:
+            raise ValueError("objects: blazepose knows the body alone. Choose sam2 as model, or turn objects off.")
+        else:
+            mask = _built_in(images, track, steadiness, refine)
+        if matte is not None:
+            mask = _matted(matte, images, mask)
+        return io.NodeOutput(masks.feather(masks.grow(mask, grow), feather), held)
 
 
 class ShapeAgnosticMask(io.ComfyNode):

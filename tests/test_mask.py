@@ -2,6 +2,7 @@
 
 import math
 
+import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -292,3 +293,82 @@ def test_node_draws_training_blocks_from_the_seed_and_keeps_the_grid():
 def test_node_names_bad_input(images, pose, message):
     with pytest.raises(ValueError, match=message):
         nodes.SegmentCharacter.execute(images, pose=pose)
+
+
+def test_node_steadies_and_refines_and_can_leave_both(dancer):
+    plain, steady, both = (
+        nodes.SegmentCharacter.execute(dancer, feather=0, steadiness=calm, refine=drawn).result[0]
+        for calm, drawn in ((0, False), (1, False), (1, True))
+    )
+    assert not torch.equal(plain, steady) and not torch.equal(steady, both)
+    for mask in (steady, both):
+        overlap = ((plain > 0.5) & (mask > 0.5)).sum() / ((plain > 0.5) | (mask > 0.5)).sum()
+        assert overlap > 0.93  # mended at the outline, and nowhere else
+    assert steady.diff(dim=0).abs().mean() < plain.diff(dim=0).abs().mean()
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """An empty models folder."""
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    for kind in (nodes.SAM2, nodes.VITMATTE):
+        monkeypatch.delitem(folder_paths.folder_names_and_paths, kind.folder, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "sam2"}, r"weights: its weights are missing. Put sam2.1_hiera_base_plus.safetensors .*sam2\."),
+        ({"model": "sam2", "weights": "sam2_x.safetensors"}, r"weights: there is no sam2_x.safetensors"),
+        ({"matting": "vitmatte"}, r"matting: its weights are missing. Put vitmatte-small-composition-1k"),
+        ({"objects": True}, "objects: blazepose knows the body alone"),
+    ],
+)
+def test_node_says_which_weights_are_missing_and_where_they_go(options, message, dancer, models):
+    with pytest.raises(ValueError, match=message):
+        nodes.SegmentCharacter.execute(dancer[:1], **options)
+
+
+def test_node_says_what_is_missing_before_it_works(models):
+    with pytest.raises(ValueError, match="matting: its weights are missing"):  # and not that nobody is in the picture
+        nodes.SegmentCharacter.execute(torch.zeros(1, 64, 64, 3), matting="vitmatte")
+
+
+def test_node_sees_weights_of_either_kind(models):
+    folder = models / "sam2"
+    (folder / "sam2.1-hiera-tiny").mkdir(parents=True)
+    (folder / "sam2.1-hiera-tiny" / "config.json").write_text("{}")
+    (folder / "sam2.1_hiera_base_plus.safetensors").touch()
+    (folder / "sam3.safetensors").touch()
+    (folder / "notes.txt").touch()
+    assert list(nodes.SAM2.found()) == ["sam2.1-hiera-tiny", "sam2.1_hiera_base_plus.safetensors"]
+    assert nodes.SAM2.path() == folder / "sam2.1_hiera_base_plus.safetensors"
+    assert nodes.SAM2.path("sam2.1-hiera-tiny") == folder / "sam2.1-hiera-tiny"
+
+
+class Follows:
+    """Stands where SAM 2 would: it gives back what it is told to have found."""
+
+    def __init__(self, *found):
+        self.found = torch.stack(found)
+
+    def follow(self, frames, things, progress):
+        self.things = things
+        progress(len(frames))
+        return self.found
+
+
+def test_node_takes_what_the_hands_hold_out_of_the_mask(dancer, models, monkeypatch):
+    (models / "sam2").mkdir()
+    (models / "sam2" / "sam2.safetensors").touch()
+    person, thing, wall = (torch.zeros(dancer.shape[:3]) for _ in range(3))
+    person[:, 100:300, 140:220] = thing[:, 100:130, 215:245] = wall[:, :, 220:] = 1
+    network = Follows(person, thing, wall)
+    monkeypatch.setattr(nodes.sam2, "load", lambda path: network)
+    arms = [*DANCER, (3, (150, 150)), (4, (150, 180)), (6, (215, 150)), (7, (220, 180))]
+    pose = pose_on(dancer, *arms)
+    mask, objects = nodes.SegmentCharacter.execute(dancer, "sam2", 0, pose=pose, objects=True).result
+    assert len(network.things) == 3 and network.things[0][0].inside.all()  # a person, and what is beyond two hands
+    assert torch.equal(objects, thing)  # a wall is not held
+    assert torch.equal(mask, person * (1 - thing))

@@ -1,0 +1,45 @@
+"""Weights of others that a node can use when the artist has them: where they lie, and what to say when they do not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Weights in the models folder ``folder``: files that end in ``suffixes``, or folders with a config.json. ``known``
+    is the one to take, to be had at ``source``; ``named`` is in the names of all, where the folder holds others too."""
+
+    folder: str
+    suffixes: tuple[str, ...]
+    known: str
+    source: str
+    named: str = ""
+
+    def found(self) -> dict[str, Path]:
+        """Name -> path of all that are there, in order."""
+        places = [Path(folder_paths.models_dir) / self.folder]
+        if self.folder in folder_paths.folder_names_and_paths:
+            places += map(Path, folder_paths.get_folder_paths(self.folder))
+        found = {}
+        for place in places:
+            for path in sorted(place.iterdir()) if place.is_dir() else ():
+                fits = path.suffix in self.suffixes or (path / "config.json").is_file()
+                if fits and self.named in path.name.lower():
+                    found.setdefault(path.name, path)
+        return dict(sorted(found.items()))
+
+    def path(self, name: str = "auto", required: bool = True, asked_by: str = "model") -> Path | None:
+        """The file or folder ``name``, or the first one. ValueError, in the name of the input ``asked_by``, where it is
+        ``required`` and not there; else None."""
+        found = self.found()
+        if name == "auto" and found:
+            return found.get(self.known) or next(iter(found.values()))
+        if name in found or not required:
+            return found.get(name)
+        missing = f"there is no {name}" if name != "auto" else "its weights are missing"
+        raise ValueError(
+            f"{asked_by}: {missing}. Put {self.known} (from {self.source}) into "
+            f"{Path(folder_paths.models_dir) / self.folder}."
+        )
