@@ -1,13 +1,16 @@
 """Convert BlazePose from the wheel of mediapipe to weights/blazepose/*.safetensors. Needs ai-edge-litert.
 
     python scripts/convert_blazepose.py [mediapipe-0.10.14-….whl]
+    python scripts/convert_blazepose.py heavy --to ComfyUI/models/detection [mediapipe-pose-….tgz]
 
-Without a wheel it is downloaded. The weights are float16 in the original, so float16 loses nothing; the detector's are
-stored sparse there and dense here.
+The second makes blazepose_heavy.safetensors, the landmarks of the detector "blazepose heavy", from the package
+@mediapipe/pose on npm. Without a file it is downloaded. The weights are float16 in the original, so float16 loses
+nothing; the detector's are stored sparse there and dense here.
 """
 
 import argparse
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
 from vision.blazepose import DetectorNetwork, LandmarkNetwork  # noqa: E402
+from vision.blazepose_heavy import HeavyLandmarkNetwork  # noqa: E402
 
 WEIGHTS = ROOT / "weights" / "blazepose"
 WHEEL = "mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
@@ -31,6 +35,10 @@ NETWORKS = {
     "detector": ("mediapipe/modules/pose_detection/pose_detection.tflite", DetectorNetwork),
     "landmarks": ("mediapipe/modules/pose_landmark/pose_landmark_full.tflite", LandmarkNetwork),
 }
+HEAVY = "blazepose_heavy.safetensors"
+HEAVY_ARCHIVE = "https://registry.npmjs.org/@mediapipe/pose/-/pose-0.5.1675469404.tgz"
+HEAVY_SHA256 = "8bb349a7b3a3ba699df23be804ddd3b3eab810b50b15406894be257859388a84"
+HEAVY_PATH = "package/pose_landmark_heavy.tflite"
 # What the original computes and the pack does not use: the 3D landmarks in metres.
 UNUSED_SHAPES = {(117, 288, 2, 2)}
 
@@ -134,22 +142,43 @@ def largest_difference(network: nn.Module, model: bytes) -> float:
     return max(differences)
 
 
+def fetch_heavy() -> Path:
+    """The package @mediapipe/pose, downloaded unless it lies beside the host's archive already."""
+    target = host.place() / "downloads" / HEAVY_ARCHIVE.rsplit("/", 1)[1]
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        host.download(HEAVY_ARCHIVE, target, HEAVY_SHA256)
+    return target
+
+
+def convert(network: nn.Module, model: bytes, target: Path, origin: str) -> None:
+    """Write the original's weights to ``target``, once ``network`` computes with them what the original does."""
+    fill(network.eval(), model)
+    difference = largest_difference(network, model)
+    if difference > 1e-3:
+        raise ValueError(f"{target.stem} differs from the original by {difference:.1e}.")
+    tensors = {key: value.half().contiguous() for key, value in network.state_dict().items()}
+    # One entry only: safetensors writes several in a random order, and the same input should give the same file.
+    save_file(tensors, target, {"origin": f"{origin}. Copyright The MediaPipe Authors, Apache License 2.0."})
+    count = sum(t.numel() for t in tensors.values())
+    print(f"{target}: {count} parameters, within {difference:.1e} of the original")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheel", nargs="?", type=Path, help="a downloaded wheel of mediapipe 0.10.14")
-    wheel = parser.parse_args().wheel or fetch_wheel()
+    parser.add_argument("source", nargs="*", help="heavy, and the downloaded package")
+    parser.add_argument("--to", type=Path, default=Path(), help="where blazepose_heavy.safetensors goes")
+    arguments = parser.parse_args()
+    if arguments.source[:1] == ["heavy"]:
+        archive = Path(arguments.source[1]) if arguments.source[1:] else fetch_heavy()
+        with tarfile.open(archive) as package:
+            model = package.extractfile(HEAVY_PATH).read()
+        convert(HeavyLandmarkNetwork(), model, arguments.to / HEAVY, f"{HEAVY_PATH} of {archive.name}")
+        return
+    wheel = Path(arguments.source[0]) if arguments.source else fetch_wheel()
     WEIGHTS.mkdir(parents=True, exist_ok=True)
     for name, (path, kind) in NETWORKS.items():
-        network, model = kind().eval(), read_model(wheel, name)
-        fill(network, model)
-        difference = largest_difference(network, model)
-        if difference > 1e-3:
-            raise ValueError(f"{name} differs from the original by {difference:.1e}.")
-        tensors = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-        # One entry only: safetensors writes several in a random order, and the same input should give the same file.
-        origin = {"origin": f"{path} of {WHEEL}. Copyright The MediaPipe Authors, Apache License 2.0."}
-        save_file(tensors, WEIGHTS / f"{name}.safetensors", origin)
-        print(f"{name}: {sum(t.numel() for t in tensors.values())} parameters, within {difference:.1e} of the original")
+        convert(kind(), read_model(wheel, name), WEIGHTS / f"{name}.safetensors", f"{path} of {WHEEL}")
     with zipfile.ZipFile(wheel) as archive:
         (WEIGHTS / "LICENSE").write_bytes(archive.read(LICENSE))
 

@@ -1,6 +1,6 @@
-"""The two networks of BlazePose (Bazarevsky et al. 2020, "BlazePose: On-device Real-time Body Pose tracking"), as they
+"""The networks of BlazePose (Bazarevsky et al. 2020, "BlazePose: On-device Real-time Body Pose tracking"), as they
 stand in the wheel mediapipe 0.10.14: a detector that finds a person in a whole picture, and a landmark network that
-places 33 points and cuts the person out of a square picture around them.
+places 33 points and cuts the person out of a square picture around them. The heavy one is in blazepose_heavy.py.
 
 Both share a MobileNet-like trunk (`Bottleneck`). Weights: `scripts/convert_blazepose.py`.
 """
@@ -26,13 +26,13 @@ def doubled(x: Tensor) -> Tensor:
 
 
 class Stem(nn.Module):
-    """Picture [B, 3, H, W] -> [B, 16, H/2, W/2]."""
+    """Picture [B, 3, H, W] -> [B, ``outside``, H/2, W/2]."""
 
-    def __init__(self) -> None:
+    def __init__(self, outside: int = 16) -> None:
         super().__init__()
         self.conv = conv(3, 24, 3, stride=2)
         self.depthwise = depthwise(24)
-        self.project = conv(24, 16)
+        self.project = conv(24, outside)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(relu6(self.depthwise(relu6(self.conv(x), True)), True))
@@ -77,12 +77,12 @@ class Separable(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + a separable convolution of x, then ReLU6; ``halve`` halves the size."""
+    """x + a separable convolution of x, then ReLU6; ``halve`` halves the size, and ``outside`` may then be wider."""
 
-    def __init__(self, channels: int, active: bool, halve: bool = False) -> None:
+    def __init__(self, channels: int, active: bool, halve: bool = False, outside: int | None = None) -> None:
         super().__init__()
-        self.depthwise, self.pointwise = depthwise(channels), conv(channels, channels)
-        self.active, self.halve = active, halve
+        self.depthwise, self.pointwise = depthwise(channels), conv(channels, outside or channels)
+        self.active, self.halve, self.wider = active, halve, (outside or channels) - channels
         if halve:
             self.depthwise = nn.Conv2d(channels, channels, 3, stride=2, groups=channels)
 
@@ -90,7 +90,8 @@ class Residual(nn.Module):
         # TensorFlow's SAME padding of an even size at stride 2 is all at the right and the bottom.
         out = self.depthwise(pad(x, (0, 1, 0, 1)) if self.halve else x)
         out = self.pointwise(relu6(out, True) if self.active else out)
-        return relu6(out.add_(max_pool2d(x, 2) if self.halve else x), True)
+        x = max_pool2d(x, 2) if self.halve else x
+        return relu6(out.add_(pad(x, (0, 0, 0, 0, 0, self.wider)) if self.wider else x), True)
 
 
 class LandmarkNetwork(nn.Module):
@@ -101,13 +102,27 @@ class LandmarkNetwork(nn.Module):
     """
 
     SIZE = 256
+    WIDTHS = (16, 24, 32, 88, 864)  # channels at a half, quarter, eighth, sixteenth and thirty-second of the size
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = Stem()
-        self.quarter = nn.Sequential(Bottleneck(16, 24, 64, stride=2), Bottleneck(24, 24, 144))
-        self.eighth = nn.Sequential(Bottleneck(24, 32, 144, 5, stride=2), Bottleneck(32, 32, 192, 5))
-        self.sixteenth = nn.Sequential(
+        half, *widths = self.WIDTHS
+        self.stem = Stem(half)
+        self.quarter, self.eighth, self.sixteenth, self.last = self.trunk()
+        self.sides = nn.ModuleList(Separable(channels, 48, True) for channels in reversed(widths))
+        self.heatmap = conv(48, POINTS)
+        self.mask_in, self.mask_side = Separable(48, 8, True), Separable(half, 8, True)
+        self.mask_half = nn.Sequential(Residual(8, True), Residual(8, True))
+        self.mask_full = nn.Sequential(Residual(8, True), Residual(8, True), conv(8, 1, 3))
+        self.head = self.body()
+        self.landmarks = nn.Conv2d(288, POINTS * 5, 2)
+        self.presence = nn.Conv2d(288, 1, 2)
+
+    def trunk(self) -> tuple[nn.Sequential, ...]:
+        """What comes after the stem: to a quarter, an eighth, a sixteenth and a thirty-second of the size."""
+        quarter = nn.Sequential(Bottleneck(16, 24, 64, stride=2), Bottleneck(24, 24, 144))
+        eighth = nn.Sequential(Bottleneck(24, 32, 144, 5, stride=2), Bottleneck(32, 32, 192, 5))
+        sixteenth = nn.Sequential(
             Bottleneck(32, 64, 192, stride=2),
             Bottleneck(64, 64, 384),
             Bottleneck(64, 64, 384),
@@ -115,25 +130,26 @@ class LandmarkNetwork(nn.Module):
             Bottleneck(88, 88, 528, 5),
             Bottleneck(88, 88, 528, 5),
         )
-        self.last = nn.Sequential(
+        last = nn.Sequential(
             Bottleneck(88, 144, 528, 5, stride=2),
             *(Bottleneck(144, 144, 864, 5) for _ in range(3)),
             Widen(144, 864),
         )
-        self.sides = nn.ModuleList(Separable(channels, 48, True) for channels in (864, 88, 32, 24))
-        self.heatmap = conv(48, POINTS)
-        self.mask_in, self.mask_side = Separable(48, 8, True), Separable(16, 8, True)
-        self.mask_half = nn.Sequential(Residual(8, True), Residual(8, True))
-        self.mask_full = nn.Sequential(Residual(8, True), Residual(8, True), conv(8, 1, 3))
-        self.head = nn.Sequential(
+        return quarter, eighth, sixteenth, last
+
+    def body(self) -> nn.Module:
+        """What reads the landmarks out of the trunk: [B, 288, 2, 2]."""
+        return nn.Sequential(
             Separable(864, 288, True),
             Residual(288, True, halve=True),
             *(Residual(288, True) for _ in range(4)),
             Residual(288, True, halve=True),
             *(Residual(288, True) for _ in range(5)),
         )
-        self.landmarks = nn.Conv2d(288, POINTS * 5, 2)
-        self.presence = nn.Conv2d(288, 1, 2)
+
+    def read(self, last: Tensor, sixteenth: Tensor, eighth: Tensor, merged: Tensor) -> Tensor:
+        """The features of the landmarks [B, 288, 2, 2]; only `HeavyLandmarkNetwork` needs more than the last."""
+        return self.head(last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         landmarks, presence, heatmaps, features = self.points(x)
@@ -149,7 +165,7 @@ class LandmarkNetwork(nn.Module):
         merged = self.sides[0](last)
         for side, features in zip(self.sides[1:], (sixteenth, eighth, quarter)):
             merged = doubled(merged).add_(side(features))  # ends at [B, 48, 64, 64]
-        head = self.head(last)  # [B, 288, 2, 2]
+        head = self.read(last, sixteenth, eighth, merged)  # [B, 288, 2, 2]
         landmarks = self.landmarks(head).view(-1, POINTS, 5)
         return landmarks, self.presence(head).flatten().sigmoid(), self.heatmap(merged), (merged, half)
 

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .blazepose import DetectorNetwork, LandmarkNetwork
+from .blazepose_heavy import HeavyLandmarkNetwork
 from .following import Following
 from .frames import Progress, picture
 from .landmarks import CIRCLE, HIPS, KEPT, refine, region_of_joints, sigmoid
@@ -38,6 +40,10 @@ class Followed:
     mask: Tensor
     seen: Tensor
 
+    @classmethod
+    def of(cls, pose: PoseTrack, mask: Tensor) -> "Followed":
+        return cls(pose, mask, torch.from_numpy(pose.present))
+
 
 class Look(NamedTuple):
     """What the landmark network sees in a region: landmarks [35, 3] (x, y in frame pixels, visibility in 0…1), the
@@ -54,12 +60,22 @@ class Look(NamedTuple):
         return Region.around(self.landmarks[HIPS, :2], self.landmarks[CIRCLE, :2])
 
 
-def load_blazepose(folder: Path, device: torch.device | str = "cpu") -> "BlazePose":
-    """BlazePose from ``detector.safetensors`` and ``landmarks.safetensors`` in ``folder``."""
-    return BlazePose(
-        _load(DetectorNetwork, folder / "detector.safetensors", device),
-        _load(LandmarkNetwork, folder / "landmarks.safetensors", device),
-    )
+def load_blazepose(folder: Path, device: torch.device | str = "cpu", heavy: Path | None = None) -> "BlazePose":
+    """BlazePose from ``detector.safetensors`` and ``landmarks.safetensors`` in ``folder``; the landmarks of the file
+    ``heavy`` instead, where it is given.
+
+    Raises ValueError, naming the input ``detector``, for a file ``heavy`` that is something else.
+    """
+    detector = _load(DetectorNetwork, folder / "detector.safetensors", device)
+    if heavy is None:
+        return BlazePose(detector, _load(LandmarkNetwork, folder / "landmarks.safetensors", device))
+    try:
+        return BlazePose(detector, _load(HeavyLandmarkNetwork, heavy, device))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"detector: {heavy.name} does not hold BlazePose's heavy landmarks. Make it anew with "
+            "scripts/convert_blazepose.py heavy."
+        ) from error
 
 
 def _load(kind: type[nn.Module], path: Path, device: torch.device | str) -> nn.Module:
@@ -98,7 +114,7 @@ class BlazePose:
         mask = self._masks(looks(), (count, height, width))
         order = identities.order(keypoints[..., 2].any(axis=2))
         pose = PoseTrack(keypoints[:, order] if order else keypoints[:, :1], width, height)
-        return Followed(pose, mask, torch.from_numpy(pose.present))
+        return Followed.of(pose, mask)
 
     def segment(self, frames: Tensor, pose: PoseTrack, progress: Progress | None = None) -> Tensor:
         """Mask [T, H, W] in 0…1 of everybody in ``pose`` (T frames, any source), in ``frames`` [T, H, W, 3] in 0…1.
