@@ -1,11 +1,21 @@
 """Video + mask -> clean background."""
 
 import numpy as np
+import torch
 from comfy_api.latest import io, ui
 
-from ..vision import plate
-from . import sockets
+from ..models import inpainter
+from ..vision import plate, retouch
+from . import files, sockets
 from .feedback import progress_of, ranges
+
+INVENT = ("auto", "lama", "telea")
+LAMA = files.Kind(
+    "inpaint",
+    (".pt", ".safetensors"),
+    "big-lama.pt",
+    "https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt",
+)
 
 
 def _report(result: plate.Plate) -> str:
@@ -20,6 +30,8 @@ def _report(result: plate.Plate) -> str:
     lines.append(f"Seen in other frames: {1 - invented / hidden:.1%} of that; invented: {invented / hidden:.1%}")
     motion = result.alignment.motion()
     lines.append("The camera stands" if result.alignment.still else f"The camera moves {motion:.2f} px a frame")
+    if result.alignment.parallax is not None:
+        lines.append("It walks: near and far things are aligned apart")
     lines += [f"Cut before frame {frame}: nothing was taken across it" for frame in result.alignment.cuts]
     if result.alignment.blind:
         blind = np.isin(np.arange(frames), result.alignment.blind)
@@ -28,6 +40,21 @@ def _report(result: plate.Plate) -> str:
             "was taken to stand there"
         )
     return "\n".join(lines)
+
+
+def _fill_of(invent: str) -> plate.Fill:
+    """What ``invent`` fills holes with. The network is loaded when the first hole asks for it."""
+    path = LAMA.path(required=invent == "lama", asked_by="invent") if invent != "telea" else None
+    if path is None:
+        return retouch.telea
+    lama = None
+
+    def fill(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        nonlocal lama
+        lama = lama or inpainter.load(path)
+        return lama.fill(torch.from_numpy(picture), torch.from_numpy(hole)).numpy()
+
+    return fill
 
 
 class InpaintBackground(io.ComfyNode):
@@ -55,7 +82,23 @@ class InpaintBackground(io.ComfyNode):
                     default=plate.GROW,
                     min=0,
                     max=512,
-                    tooltip="Widens the mask by so many px. More, where traces of the person or a shadow remain.",
+                    tooltip="Widens the mask by so many px, the margin for halos, hair and motion blur. More, where "
+                    "traces of the person remain.",
+                ),
+                io.Int.Input(
+                    "shadow",
+                    default=0,
+                    min=0,
+                    max=2048,
+                    tooltip="Takes the person's shadow away, up to so many px beside the mask: where a place is darker "
+                    "than in other frames. 0: shadows stay. Needs temporal, and somebody who moves.",
+                ),
+                io.Combo.Input(
+                    "invent",
+                    options=list(INVENT),
+                    advanced=True,
+                    tooltip="How large holes are invented that no frame fills. lama: a network, from models/inpaint. "
+                    "telea: smeared over from the edges. auto: lama where its file is there, else telea.",
                 ),
             ],
             outputs=[
@@ -68,10 +111,11 @@ class InpaintBackground(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, mask, method="temporal", grow=plate.GROW) -> io.NodeOutput:
+    def execute(cls, images, mask, method="temporal", grow=plate.GROW, shadow=0, invent="auto") -> io.NodeOutput:
         sockets.check_frames(images)
-        progress = progress_of(plate.steps(len(images), method))
-        result = plate.clean_background(images, mask, progress, method=method, grow=grow)
+        progress = progress_of(plate.steps(len(images), method, shadow))
+        fill = _fill_of(invent)
+        result = plate.clean_background(images, mask, progress, method=method, grow=grow, shadow=shadow, fill=fill)
         report = _report(result)
         return io.NodeOutput(result.frames, result.frames[:1], result.unfilled, report, ui=ui.PreviewText(report))
 

@@ -1,7 +1,7 @@
 """Where each frame of a video lies against the others: homographies, from points of the background alone.
 
 A homography is exact for a camera that turns or zooms in place and for a flat background; for a camera that walks
-through a room it follows the surface that holds most points.
+through a room it follows the surface that holds most points, and ``parallax`` says how the rest moves against it.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,9 @@ from functools import cached_property
 import cv2
 import numpy as np
 from torch import Tensor
+
+from . import parallax
+from .parallax import Parallax, Sighting
 
 WORKING_SIZE = 960  # px, the longer side: points are found to about 0.05 px there, more pixels only cost time
 POINTS = 300
@@ -22,6 +25,7 @@ SMOOTH = 0.002  # of the points' weight: how strongly the camera is held where t
 STANDS = 0.6  # px: a camera that never leaves its first place by more than this stands on a tripod
 SAME = 0.1  # px: two frames nearer than this are taken as they are, resampling would cost more than it mends
 FAR = 0.2  # of the picture's shorter side: a new keyframe is due,
+TIED = 4  # keyframes that a new one is compared with
 KEPT = 0.5  # and also when less than this share of its points is still there
 
 
@@ -41,15 +45,48 @@ class Alignment:
     still: bool
     blind: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()
+    parallax: Parallax | None = None
 
     def between(self, source: int | np.ndarray, target: int) -> np.ndarray:
         """Homography from pixels of frame ``target`` to pixels of frame ``source``, [3, 3], or [S, 3, 3] where
         ``source`` is an array of S frames."""
         return np.linalg.inv(self.to_shot[source]) @ self.to_shot[target]
 
+    def epipole(self, source: int | np.ndarray, target: int) -> np.ndarray:
+        """[3], or [S, 3] for S frames: a pixel p of frame ``target`` with a depth lies at between(source, target) p +
+        depth · epipole in frame ``source``. 0 where there is no parallax."""
+        if self.parallax is None:
+            return np.zeros((*np.shape(source), 3))
+        return self.parallax.epipoles[source] - self.between(source, target) @ self.parallax.epipoles[target]
+
+    def place(self, sources: np.ndarray, target: int, points: np.ndarray, depths: np.ndarray) -> np.ndarray:
+        """Where [S, P, 2] ``points`` [P, 2] of frame ``target``, at ``depths`` [P], are in the frames ``sources`` [S];
+        NaN behind the camera."""
+        rays = np.column_stack([points, np.ones(len(points))])
+        there = rays @ np.swapaxes(self.between(sources, target), 1, 2)  # [S, P, 3]
+        there += depths[:, None] * self.epipole(sources, target)[:, None]
+        return there[..., :2] / np.where(there[..., 2:] > 1e-6, there[..., 2:], np.nan)
+
+    def depths(self, target: int) -> tuple[np.ndarray, np.ndarray]:
+        """Points [N, 2] px of frame ``target`` and their depths [N], of all keyframes of its shot."""
+        points, depths = [np.zeros((0, 2))], [np.zeros(0)]
+        for key, known in (self.parallax.depths if self.parallax else {}).items():
+            if self.shot[key] != self.shot[target]:
+                continue
+            kept = np.isfinite(known)
+            p, d = np.column_stack([self.parallax.points[key][kept], np.ones(kept.sum())]), known[kept]
+            there = p @ self.between(target, key).T + d[:, None] * self.epipole(target, key)
+            front = there[:, 2] > 1e-6
+            points.append(there[front, :2] / there[front, 2:])
+            depths.append(d[front] / there[front, 2])
+        return np.concatenate(points), np.concatenate(depths)
+
     def same_place(self, source: int, target: int) -> bool:
-        """Whether the camera is at one place in both frames, so that pixels need no resampling."""
-        return self.still or float(displacement(self.between(source, target), self.size).max()) < SAME
+        """Whether the camera is at one place in both frames, so that pixels need no resampling. With parallax that is
+        not asked: two places may see the plane alike, and what is before it otherwise."""
+        if self.still or self.parallax is not None:
+            return self.still
+        return float(displacement(self.between(source, target), self.size).max()) < SAME
 
     def motion(self) -> float:
         """How far the camera moves the picture, in px a frame, on average."""
@@ -138,13 +175,17 @@ class _Path:
         self.blind: list[int] = []
         self.cuts: list[int] = []
         self.key: _View | None = None
+        self.shift = np.zeros((0, 2))  # [N, 2] px: how far the keyframe's points lie from the plane in the last frame
         self.last: _View | None = None
+        self.keys: dict[int, np.ndarray] = {}  # the points of each keyframe, px
+        self.views: list[_View] = []  # the last keyframes of the shot
+        self.sightings: list[Sighting] = []
 
     def add(self, index: int, grey: np.ndarray, background: np.ndarray, scale: float) -> None:
         view = _View(index, grey, background, scale)
         if not self.to_shot:
             self._place(view, np.eye(3), 0)
-            self.key = view
+            self._take_key(view)
             if len(view.points) < FEWEST_POINTS:
                 self.blind.append(index)
             return
@@ -157,10 +198,22 @@ class _Path:
             self.blind.append(index)
         else:
             self.cuts.append(index)
+            self.views.clear()
             place, shot = np.eye(3), shot + 1
         self._place(view, place, shot)
         if len(view.points) >= FEWEST_POINTS:
-            self.key = view
+            self._take_key(view)
+
+    def _take_key(self, view: _View) -> None:
+        """Follow from ``view`` from now on. Its points are looked for in the keyframes before it, too, which gives
+        their depths the same scale."""
+        self.key = view
+        self.shift = np.zeros((len(view.points), 2))
+        self.keys[view.index] = view.full_size(view.points)
+        for before in self.views:
+            good, there = _track(view, before, np.linalg.inv(self.to_shot[before.index]) @ self.to_shot[view.index])
+            self.sightings.append(Sighting(view.index, before.index, np.flatnonzero(good), there[good]))
+        self.views = [*self.views, view][-TIED:]
 
     def _place(self, view: _View, to_shot: np.ndarray, shot: int) -> None:
         self.to_shot.append(to_shot)
@@ -173,49 +226,87 @@ class _Path:
         far = None
         for key in (self.key, self.last):
             guess = np.linalg.inv(self.to_shot[self.last.index]) @ self.to_shot[key.index]
-            homography, kept = _homography(key, view, guess, self.size)
+            shift = self.shift if key is self.key else np.zeros((len(key.points), 2))
+            homography, kept, sighting = _homography(key, view, guess, shift, self.size)
             if homography is None:
                 continue
             if key is self.key and (kept < KEPT or displacement(homography, self.size).mean() > FAR * min(self.size)):
-                far = homography
+                far = homography, sighting
                 continue
-            self.key = key
-            return homography
-        return far
+            if key is not self.key:
+                self._take_key(key)
+            return self._found(homography, sighting)
+        return None if far is None else self._found(*far)
+
+    def _found(self, homography: np.ndarray, sighting: Sighting) -> np.ndarray:
+        self.sightings.append(sighting)
+        there = project(homography, self.key.full_size(self.key.points[sighting.points]))
+        self.shift[sighting.points] = sighting.there - there
+        return homography
 
     def alignment(self) -> Alignment:
-        to_shot = np.stack(self.to_shot)
+        to_shot, shot = np.stack(self.to_shot), np.array(self.shot)
         still = not self.cuts and all(displacement(place, self.size).max() < STANDS for place in to_shot)
         if still:
             to_shot = np.broadcast_to(np.eye(3), to_shot.shape)
-        return Alignment(to_shot, np.array(self.shot), self.size, still, tuple(self.blind), tuple(self.cuts))
+        depth = None if still else parallax.solve(self.keys, self.sightings, to_shot, shot, max(self.size))
+        return Alignment(to_shot, shot, self.size, still, tuple(self.blind), tuple(self.cuts), depth)
 
 
-def _homography(key: _View, view: _View, guess: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray | None, float]:
-    """Homography [3, 3] in full-size pixels from ``key`` to ``view``, and the share of the keyframe's points that
-    follow it; (None, 0) where the points do not agree on one."""
-    none = None, 0.0
+def _homography(
+    key: _View, view: _View, guess: np.ndarray, shift: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray | None, float, Sighting | None]:
+    """Homography [3, 3] in full-size pixels from ``key`` to ``view``, the share of the keyframe's points that follow
+    it, and all points that were found; (None, 0, None) where the points do not agree on one."""
+    good, there = _track(key, view, guess, shift)
+    if good.sum() < FEWEST_POINTS:
+        return None, 0.0, None
+    homography, errors = _fit(key.full_size(key.points[good]), there[good], guess, size)
+    inliers = int((errors < TOLERANCE).sum())
+    # A picture that leaves itself altogether, or folds, is a wrong answer to points that moved at random.
+    sane = displacement(homography, size).max() < max(size) and np.linalg.det(homography) > 0.05
+    if inliers < max(FEWEST_POINTS, 0.3 * good.sum()) or not sane:
+        return None, 0.0, None
+    sighting = Sighting(key.index, view.index, np.flatnonzero(good), there[good])
+    return homography, inliers / len(key.points), sighting
+
+
+def _track(
+    key: _View, view: _View, guess: np.ndarray, shift: np.ndarray | float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which [N] of the points of ``key`` are found on the background of ``view``, and where [N, 2] px, searched from
+    where ``guess`` [3, 3] puts them, and ``shift`` [N, 2] px beside."""
     if len(key.points) < FEWEST_POINTS:
-        return none
-    expected = (project(guess, key.full_size(key.points)) + 0.5) * view.scale - 0.5
+        return np.zeros(len(key.points), bool), np.zeros((len(key.points), 2))
+    expected = (project(guess, key.full_size(key.points)) + shift + 0.5) * view.scale - 0.5
     start = np.where(np.isfinite(expected), expected, key.points).astype(np.float32)
+    seen = _as_bright(key, view, start)
     options = {"winSize": (WINDOW, WINDOW), "maxLevel": 3, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
-    there, found, _ = cv2.calcOpticalFlowPyrLK(key.grey, view.grey, key.points, start.copy(), **options)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(view.grey, key.grey, there, key.points.copy(), **options)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(key.grey, seen, key.points, start.copy(), **options)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(seen, key.grey, there, key.points.copy(), **options)
     good = (found.ravel() > 0) & (found_back.ravel() > 0) & (np.linalg.norm(back - key.points, axis=1) < 0.5)
     x, y = np.rint(np.nan_to_num(there, nan=-1)).astype(int).T
     height, width = view.background.shape
     good &= (x >= 0) & (y >= 0) & (x < width) & (y < height)
     good[good] &= view.background[y[good], x[good]] > 0
-    if good.sum() < FEWEST_POINTS:
-        return none
-    homography, errors = _fit(key.full_size(key.points[good]), view.full_size(there[good]), guess, size)
-    inliers = int((errors < TOLERANCE).sum())
-    # A picture that leaves itself altogether, or folds, is a wrong answer to points that moved at random.
-    sane = displacement(homography, size).max() < max(size) and np.linalg.det(homography) > 0.05
-    if inliers < max(FEWEST_POINTS, 0.3 * good.sum()) or not sane:
-        return none
-    return homography, inliers / len(key.points)
+    return good, view.full_size(there)
+
+
+def _as_bright(key: _View, view: _View, expected: np.ndarray) -> np.ndarray:
+    """The picture of ``view`` as bright as that of ``key``, by the key's points and where they are ``expected`` [N, 2]:
+    Lucas-Kanade would follow a change of light."""
+    height, width = view.grey.shape
+    x, y = np.rint(expected).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    if inside.sum() < FEWEST_POINTS:
+        return view.grey
+    at_key = np.rint(key.points[inside]).astype(int)
+    changes = key.grey[at_key[:, 1], at_key[:, 0]].astype(int) - view.grey[y[inside], x[inside]]
+    change = np.median(changes)
+    sure = 5 * np.median(np.abs(changes - change)) / np.sqrt(len(changes))  # a guess that is off is no change of light
+    if abs(change) <= max(1, sure):
+        return view.grey
+    return np.clip(view.grey + np.rint(change), 0, 255).astype(np.uint8)
 
 
 def _fit(

@@ -1,7 +1,8 @@
 """The clean plate: the video's background without the person in front of it.
 
-What the person hides in one frame is taken from the frames that saw it, after aligning them; only what no frame saw is
-invented (Telea's inpainting), once, and carried to the other frames, so that it does not flicker.
+What the person hides in one frame is taken from the frames that saw it, after aligning them: by the plane of the
+background, and where the camera walked, by the depth behind each pixel. Only what no frame saw is invented, once, and
+carried to the other frames, so that it does not flicker.
 """
 
 import os
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alignment import Alignment, align, project
+from . import retouch, sweep
+from .alignment import Alignment, align
 from .mask import INSIDE, bounding_box, fit_mask, grow_frame, without_lapses
 
 METHODS = ("temporal", "telea")
@@ -27,13 +29,16 @@ SAMPLES = 5  # sightings of a pixel whose median is taken
 SOURCES = 14  # frames to look at for further sightings of pixels that have one already
 NEAR = 30  # frames: a sighting this far in time counts half
 PLANNED = 300_000  # points × frames tested at once for what they saw: bounds time and memory for long videos
-TELEA_RADIUS = 4  # px
 THREADS = 8  # frames at a time, at most: each needs some ten pictures' worth of memory
 CLEAR, BESIDE, HIDDEN = 0, 128, 255  # trust in a pixel as background; in this order, so that blends are cautious
 WORTH_CARRYING = 32  # px: smaller holes are invented in each frame, nobody sees them differ
+WITNESSES = 6  # frames whose colours are compared to find a depth
 CARRIES = 8  # times that an invented patch is offered to the other frames
+CONTEXT = 0.5  # of a hole's size: how much of what is around it a network sees, and
+LEAST_CONTEXT = 64  # px at least
 
 Progress = Callable[[int], None]
+Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]  # picture [h, w, 3] in 0…1, hole [h, w] bool -> the whole picture
 
 
 @dataclass(frozen=True)
@@ -49,19 +54,28 @@ class Plate:
     alignment: Alignment | None
 
 
-def steps(frames: int, method: str = "temporal") -> int:
+def steps(frames: int, method: str = "temporal", shadow: int = 0) -> int:
     """How far ``progress`` counts in clean_background()."""
-    return 2 * frames if method == "temporal" else frames
+    return frames * (2 + (shadow > 0) if method == "temporal" else 1)
 
 
 def clean_background(
-    frames: Tensor, mask: Tensor, progress: Progress | None = None, *, method: str = "temporal", grow: int = GROW
+    frames: Tensor,
+    mask: Tensor,
+    progress: Progress | None = None,
+    *,
+    method: str = "temporal",
+    grow: int = GROW,
+    shadow: int = 0,
+    fill: Fill = retouch.telea,
 ) -> Plate:
     """Remove what ``mask`` [T, H, W] (or one mask for all) covers from ``frames`` [T, H, W, 3] in 0…1.
 
     ``grow`` px are added around the mask. Outside of it, and of a soft edge of 4 px more, the frames stay as they are.
-    ``method`` "temporal" looks in the other frames first; "telea" invents every frame alone. ``progress`` is called
-    with the number of steps done, of steps(T, method); what it raises ends the work.
+    ``method`` "temporal" looks in the other frames first; "telea" invents every frame alone. ``shadow``: where a pixel
+    up to so many px beside that is darker than the background of other frames, its shadow is taken away (temporal
+    only). ``fill`` invents the large holes that no frame fills. ``progress`` is called with the number of steps done,
+    of steps(T, method, shadow); what it raises ends the work.
 
     Raises ValueError where the video is empty, mask and frames do not fit, or no frame shows any background.
     """
@@ -69,6 +83,8 @@ def clean_background(
         raise ValueError(f"method: {method!r} is unknown; choose one of {', '.join(METHODS)}.")
     if grow < 0:
         raise ValueError(f"grow is {grow}; it must be 0 or more pixels, or rests of the person stay in the background.")
+    if shadow < 0:
+        raise ValueError(f"shadow is {shadow}; it must be 0 (leave shadows) or more pixels.")
     mask = fit_mask(mask, frames)
     hidden = _hidden(mask, grow)
     if hidden.all():
@@ -78,7 +94,7 @@ def clean_background(
         )
     cleaner = _Cleaner(frames, hidden)
     report = progress or (lambda done: None)
-    return cleaner.temporal(report) if method == "temporal" else cleaner.telea(report)
+    return cleaner.temporal(report, shadow, fill) if method == "temporal" else cleaner.telea(report)
 
 
 def _hidden(mask: Tensor, grow: int) -> np.ndarray:
@@ -89,13 +105,22 @@ def _hidden(mask: Tensor, grow: int) -> np.ndarray:
     return hidden
 
 
-def _trust(hidden: np.ndarray) -> np.ndarray:
-    """How far the pixels of ``hidden`` [T, H, W] can be trusted to show background: uint8 of CLEAR, BESIDE, HIDDEN."""
+def _trust(hidden: np.ndarray, shy: int = SHY) -> np.ndarray:
+    """How far the pixels of ``hidden`` [T, H, W] can be trusted to show background: uint8 of CLEAR, BESIDE (``shy`` px
+    around), HIDDEN."""
     blocked = without_lapses(hidden, GLIMPSE)
     trust = np.empty(hidden.shape, np.uint8)
     for frame, inside in zip(trust, blocked):
-        frame[:] = np.where(inside, HIDDEN, np.where(grow_frame(inside, SHY), BESIDE, CLEAR))
+        frame[:] = np.where(inside, HIDDEN, np.where(grow_frame(inside, shy), BESIDE, CLEAR))
     return trust
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The depth [h, w] (see vision.parallax) behind each pixel of ``box`` in one frame; None: all on the plane."""
+
+    box: tuple[slice, slice]
+    values: np.ndarray | None
 
 
 class _Cleaner:
@@ -109,20 +134,23 @@ class _Cleaner:
         self.unfilled = hidden.copy()
         self.trust: np.ndarray | None = None
         self.alignment: Alignment | None = None
+        self.depths: dict[int, Depth] = {}  # of frames with something left to invent
 
-    def temporal(self, progress: Progress) -> Plate:
+    def temporal(self, progress: Progress, shadow: int, fill: Fill) -> Plate:
         count = len(self.hidden)
-        self.trust = _trust(self.hidden)
+        self.trust = _trust(self.hidden, max(SHY, shadow))
         self.alignment = align(torch.from_numpy(self.sources), self.hidden, progress)
         self._each(self._fill, range(count), lambda done: progress(count + done))
+        if shadow:
+            self._each(lambda t: self._lift(t, shadow), range(count), lambda done: progress(2 * count + done))
         invented = self.unfilled.copy()
-        self._invent(lambda: progress(2 * count))
+        self._invent(fill, lambda: progress(steps(count, "temporal", shadow)))
         return self._plate(invented)
 
     def telea(self, progress: Progress) -> Plate:
         whole = self.hidden.all(axis=(1, 2))
         usable = np.flatnonzero(~whole)
-        self._each(self._inpaint, usable, progress)
+        self._each(lambda t: self._inpaint(t, retouch.telea), usable, progress)
         for t in np.flatnonzero(whole):  # nothing to start from: the nearest frame stands in
             self.clean[t] = self.clean[usable[np.abs(usable - t).argmin()]]
         progress(len(whole))
@@ -148,21 +176,57 @@ class _Cleaner:
 
     def _fill(self, t: int) -> None:
         """Fill frame ``t`` from the frames that saw what is hidden in it."""
-        for sightings in (SAMPLES, 1):  # the second round finds the specks that the first one's coarse plan overlooked
+        depth = None
+        for sightings in (SAMPLES, 1):  # the second round finds what the first one's coarse plan overlooked
             hole = self.unfilled[t]
-            chosen = self._choose(t, hole, sightings)
+            chosen = self._choose(t, hole, sightings, depth)
             if not chosen:
                 return
             box = bounding_box(hole, margin=EDGE + RING)
+            depth = self._depth(t, box, chosen)
             fade = np.clip(1 - _distance_to(hole[box]) / (EDGE + 1), 0, 1)  # [h, w]: 1 in the hole, 0 beyond EDGE px
-            colour, seen = self._combine(t, box, fade > 0, chosen)
+            colour, seen = self._combine(t, depth, fade > 0, chosen)
             clean = self.clean[t][box]
             clean += (fade * seen)[..., None] * (colour - clean)
             hole[box][seen] = False
+            if hole.any():
+                self.depths[t] = depth
 
-    def _choose(self, t: int, hole: np.ndarray, sightings: int) -> list[int]:
+    def _depth(self, t: int, box: tuple[slice, slice], chosen: list[int]) -> Depth:
+        """How deep the background lies in ``box`` of frame ``t``, as the frames ``chosen`` show it."""
+        if self.alignment.parallax is None:
+            return Depth(box, None)
+        rows, columns = box
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        scale = min(1.0, (sweep.WORKING_AREA / (height * width)) ** 0.5)
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        low, high = sweep.range_of(*self.alignment.depths(t), box)
+        witnesses = chosen[:WITNESSES]
+        levels = sweep.levels(low, high, scale * max(self._slope(source, t, box) for source in witnesses))
+        if len(levels) < 3:
+            return Depth(box, np.full((height, width), levels.mean(), np.float32))
+        own = cv2.resize(self.sources[t][box], size[::-1], interpolation=cv2.INTER_AREA)
+        free = cv2.resize(self.hidden[t][box].astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) == 0
+
+        def look(level: float) -> tuple[np.ndarray, np.ndarray]:
+            shown = [self._look(source, t, Depth(box, np.full(size, level, np.float32))) for source in witnesses]
+            colours, trust = [own, *(colour for colour, _ in shown)], [trust <= BESIDE for _, trust in shown]
+            return np.stack(colours), np.stack([free, *trust])
+
+        values = sweep.depth_map(levels, look)
+        return Depth(box, cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR))
+
+    def _slope(self, source: int, t: int, box: tuple[slice, slice]) -> float:
+        """How many px a unit of depth moves the middle of ``box`` of frame ``t`` in frame ``source``."""
+        rows, columns = box
+        middle = np.array([(columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2, 1])
+        q, e = self.alignment.between(source, t) @ middle, self.alignment.epipole(source, t)
+        return float(np.linalg.norm(e[:2] - q[:2] / q[2] * e[2]) / max(abs(q[2]), 1e-6))
+
+    def _choose(self, t: int, hole: np.ndarray, sightings: int, depth: Depth | None) -> list[int]:
         """Frames to look at for ``hole`` [H, W] of frame ``t``: greedily those that saw most of what no chosen frame
-        saw yet, near ones first; then more, until most of it has been seen ``sightings`` times."""
+        saw yet, near ones first; then more, until most of it has been seen ``sightings`` times. ``depth``: behind the
+        hole, as far as it is known."""
         others = np.flatnonzero(self.alignment.shot == self.alignment.shot[t])
         others = others[others != t]
         y, x = np.nonzero(hole)
@@ -170,7 +234,11 @@ class _Cleaner:
             return []
         apart = -(-len(y) // max(256, min(4096, PLANNED // len(others))))
         points = np.stack([x[::apart], y[::apart]], 1)  # [P, 2]
-        trust = self._trust_at(others, t, points)  # [S, P]
+        values = np.zeros(len(points))
+        if depth is not None and depth.values is not None:
+            rows, columns = depth.box
+            values = depth.values[points[:, 1] - rows.start, points[:, 0] - columns.start]
+        trust = self._trust_at(others, t, points, values)  # [S, P]
         saw = np.where(trust == CLEAR, 1, np.where(trust == BESIDE, 1 / SAMPLES, 0)).astype(np.float32)
         near = 1 / (1 + np.abs(others - t) / NEAR)
         times = np.zeros(len(points))
@@ -186,29 +254,30 @@ class _Cleaner:
                 saw[best] = 0
         return chosen
 
-    def _trust_at(self, others: np.ndarray, t: int, points: np.ndarray) -> np.ndarray:
-        """What ``trust`` the frames ``others`` [S] give to ``points`` [P, 2] (x, y) of frame ``t``: [S, P]."""
+    def _trust_at(self, others: np.ndarray, t: int, points: np.ndarray, depths: np.ndarray) -> np.ndarray:
+        """What ``trust`` the frames ``others`` [S] give to ``points`` [P, 2] (x, y) of frame ``t`` at ``depths`` [P]:
+        [S, P]."""
         if self.alignment.still:
             return self.trust[others[:, None], points[:, 1], points[:, 0]]
         height, width = self.hidden.shape[1:]
-        there = np.rint(np.nan_to_num(project(self.alignment.between(others, t), points), nan=-1))  # [S, P, 2]
+        there = self.alignment.place(others, t, points, depths)  # [S, P, 2]
+        there = np.rint(np.nan_to_num(there, nan=-1))
         x, y = np.clip(there, -1, max(height, width)).astype(int).transpose(2, 0, 1)
         inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
         return np.where(inside, self.trust[others[:, None], y * inside, x * inside], HIDDEN)
 
-    def _combine(
-        self, t: int, box: tuple[slice, slice], wanted: np.ndarray, chosen: list[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The median of what the ``chosen`` frames show in ``box`` of frame ``t`` where ``wanted`` [h, w]: colour
-        [h, w, 3], and where any of them saw the background [h, w]. Where one saw it clear of the person, those that
-        saw it close beside do not count."""
+    def _combine(self, t: int, depth: Depth, wanted: np.ndarray, chosen: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The median of what the ``chosen`` frames show in the box of ``depth`` of frame ``t`` where ``wanted`` [h, w]:
+        colour [h, w, 3], and where any of them saw the background [h, w]. Where one saw it clear of the person, those
+        that saw it close beside do not count."""
         y, x = np.nonzero(wanted)
+        box = depth.box
         ring = self._ring(t, box)
         samples = np.empty((SAMPLES, len(y), 3), np.float32)
         count, clear = np.zeros(len(y), int), np.zeros(len(y), bool)
         for source in chosen:
-            colour, trust = self._look(source, t, box)
-            light = _light(self.sources[t][box], colour, trust, ring)
+            colour, trust = self._look(source, t, depth)
+            light = retouch.light_between(self.sources[t][box], colour, trust <= BESIDE, ring)
             trust = trust[y, x]
             better = (trust == CLEAR) & ~clear
             count[better], clear[better] = 0, True
@@ -216,17 +285,35 @@ class _Cleaner:
             samples[count[take], take] = colour[y[take], x[take]] + light
             count[take] += 1
         colour, seen = np.zeros((*wanted.shape, 3), np.float32), np.zeros(wanted.shape, bool)
-        colour[y, x] = np.clip(_median(samples, count), 0, 1)
+        colour[y, x] = np.clip(retouch.median(samples, count), 0, 1)
         seen[y, x] = count > 0
         return colour, seen
 
-    def _look(self, source: int, t: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-        """What frame ``source`` shows in ``box`` of frame ``t``: colour [h, w, 3] and its trust [h, w]."""
-        if self.alignment.same_place(source, t):
+    def _look(self, source: int, t: int, depth: Depth) -> tuple[np.ndarray, np.ndarray]:
+        """What frame ``source`` shows of frame ``t`` at ``depth``: colour [h, w, 3] and its trust [h, w]."""
+        box = depth.box
+        if depth.values is None and self.alignment.same_place(source, t):
             return self.sources[source][box], self.trust[source][box]
-        there = self.alignment.between(source, t)
-        colour = _warp(self.sources[source], there, box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        return colour, _warp(self.trust[source], there, box, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, HIDDEN)
+        place = self._place(source, t, depth)
+        colour = cv2.remap(self.sources[source], *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        return colour, cv2.remap(
+            self.trust[source], *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=HIDDEN
+        )
+
+    def _place(self, source: int, t: int, depth: Depth) -> tuple[np.ndarray, np.ndarray]:
+        """Where [h, w] (x, y) in frame ``source`` the pixels of frame ``t`` at ``depth`` are; far away where that is
+        behind the camera. Depths may be given for every second pixel, or fewer."""
+        rows, columns = depth.box
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        h, w = (height, width) if depth.values is None else depth.values.shape
+        x = (columns.start - 0.5 + (np.arange(w, dtype=np.float32) + 0.5) * (width / w))[None, :]
+        y = (rows.start - 0.5 + (np.arange(h, dtype=np.float32) + 0.5) * (height / h))[:, None]
+        there = self.alignment.between(source, t).astype(np.float32)
+        q = [x * a + y * b + c for a, b, c in there]
+        if depth.values is not None:
+            q = [part + depth.values * e for part, e in zip(q, self.alignment.epipole(source, t).astype(np.float32))]
+        z = np.where(q[2] > 1e-6, q[2], np.float32(np.nan))
+        return tuple(np.nan_to_num(part / z, nan=-1e6) for part in q[:2])
 
     def _ring(self, t: int, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
         """Some pixels (rows, columns) of ``box`` where frame ``t`` shows its own background."""
@@ -234,7 +321,18 @@ class _Cleaner:
         apart = len(y) // 4000 + 1
         return y[::apart], x[::apart]
 
-    def _invent(self, progress: Callable[[], None]) -> None:
+    def _lift(self, t: int, reach: int) -> None:
+        """Take the person's shadow off frame ``t``, up to ``reach`` px beside what is hidden."""
+        beside = grow_frame(self.hidden[t], reach) & ~self.hidden[t]
+        chosen = self._choose(t, beside, SAMPLES, None)
+        if not chosen:
+            return
+        box = bounding_box(beside, margin=RING)
+        colour, seen = self._combine(t, self._depth(t, box, chosen), beside[box], chosen)
+        clean = self.clean[t][box]
+        clean += retouch.shade(self.sources[t][box], colour, seen)[..., None] * (colour - clean)
+
+    def _invent(self, fill: Fill, progress: Callable[[], None]) -> None:
         """Inpaint what no frame saw, the largest holes first, and carry it to the other frames."""
         sizes = np.count_nonzero(self.unfilled, axis=(1, 2))
         carries = 0
@@ -242,21 +340,23 @@ class _Cleaner:
             hole = self.unfilled[t].copy()
             if not hole.any():
                 continue
-            self._inpaint(t)
-            if np.count_nonzero(hole) >= WORTH_CARRYING and carries < CARRIES:
+            worth = np.count_nonzero(hole) >= WORTH_CARRYING and carries < CARRIES
+            self._inpaint(t, fill if worth else retouch.telea)
+            if worth:
                 carries += 1
                 for other in np.flatnonzero(self.alignment.shot == self.alignment.shot[t]):
                     self._carry(t, hole, other)
             progress()
 
-    def _inpaint(self, t: int) -> None:
+    def _inpaint(self, t: int, fill: Fill) -> None:
         hole = self.unfilled[t]
-        box = bounding_box(hole, margin=4 * TELEA_RADIUS)
-        if not hole[box].size:
+        rows, columns = bounding_box(hole)
+        largest = max(rows.stop - rows.start, columns.stop - columns.start)
+        if not largest:
             return
-        picture = np.rint(self.clean[t][box] * 255).astype(np.uint8)
-        picture = cv2.inpaint(picture, hole[box].astype(np.uint8), TELEA_RADIUS, cv2.INPAINT_TELEA)
-        np.copyto(self.clean[t][box], picture / np.float32(255), where=hole[box][..., None])
+        margin = 4 * retouch.TELEA_RADIUS if fill is retouch.telea else max(LEAST_CONTEXT, round(CONTEXT * largest))
+        box = bounding_box(hole, margin)
+        self.clean[t][box] = fill(self.clean[t][box], hole[box])
         hole[:] = False
 
     def _carry(self, source: int, patch: np.ndarray, t: int) -> None:
@@ -265,42 +365,25 @@ class _Cleaner:
         box = bounding_box(hole, margin=RING)
         if not hole[box].size:
             return
-        there = self.alignment.between(source, t)
-        light = _light(self.sources[t][box], *self._look(source, t, box), self._ring(t, box))
-        colour = _warp(self.clean[source], there, box, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE) + light
-        shows = _warp(patch.astype(np.uint8), there, box, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+        depth = self._depth_within(t, box)
+        place = self._place(source, t, depth)
+        own, trust = self._look(source, t, depth)
+        light = retouch.light_between(self.sources[t][box], own, trust <= BESIDE, self._ring(t, box))
+        colour = cv2.remap(self.clean[source], *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) + light
+        shows = cv2.remap(patch.astype(np.uint8), *place, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
         put = (shows > 0) & hole[box]
         np.copyto(self.clean[t][box], np.clip(colour, 0, 1), where=put[..., None])
         hole[box][put] = False
 
-
-def _light(own: np.ndarray, other: np.ndarray, trust: np.ndarray, ring: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """How much brighter [3] a frame's ``own`` [h, w, 3] is than the ``other`` frame's picture of the same place, where
-    both show background: cameras change their exposure, and lamps flicker."""
-    y, x = (place[trust[ring] <= BESIDE] for place in ring)
-    return np.median(own[y, x] - other[y, x], axis=0) if len(y) >= 100 else np.zeros(3, np.float32)
-
-
-def _median(samples: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The median [P, 3] of the first ``count`` [P] of ``samples`` [S, P, 3], which are sorted in place; 0 where there
-    is none."""
-    for number, sample in enumerate(samples):
-        sample[count <= number] = np.inf
-    samples.sort(axis=0)
-    middle = [np.maximum(k, 0)[None, :, None] for k in ((count - 1) // 2, count // 2)]
-    median = sum(np.take_along_axis(samples, k, 0)[0] for k in middle) / 2
-    return np.where(count[:, None] > 0, median, 0)
-
-
-def _warp(
-    picture: np.ndarray, homography: np.ndarray, box: tuple[slice, slice], method: int, border: int, value: int = 0
-) -> np.ndarray:
-    """What ``box`` of the target shows of ``picture``; ``homography`` [3, 3] takes target to source pixels."""
-    rows, columns = box
-    corner = np.array([[1, 0, columns.start], [0, 1, rows.start], [0, 0, 1]], float)
-    size = (columns.stop - columns.start, rows.stop - rows.start)
-    flags = method | cv2.WARP_INVERSE_MAP
-    return cv2.warpPerspective(picture, homography @ corner, size, flags=flags, borderMode=border, borderValue=value)
+    def _depth_within(self, t: int, box: tuple[slice, slice]) -> Depth:
+        """The depth found for frame ``t`` cut to ``box``, which lies in the box that it was found for."""
+        found = self.depths.get(t)
+        if found is None or found.values is None:
+            return Depth(box, None)
+        rows, columns = (
+            slice(part.start - whole.start, part.stop - whole.start) for part, whole in zip(box, found.box)
+        )
+        return Depth(box, found.values[rows, columns])
 
 
 def _distance_to(inside: np.ndarray) -> np.ndarray:
