@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -244,7 +245,7 @@ def _entries(missing: list[Job], workers: int) -> Iterator[tuple[Job, dict]]:
         return
     # Forked, so that each worker has the host already, which takes seconds to import.
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_begin_worker)
     try:
         running = {pool.submit(prepare, job): job for job in missing}
         for future in as_completed(running):
@@ -258,8 +259,10 @@ def _entries(missing: list[Job], workers: int) -> Iterator[tuple[Job, dict]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Processes share the cores, threads of theirs would only get into each other's way."""
+def _begin_worker() -> None:
+    """Processes share the cores, threads of theirs would only get into each other's way. On Ctrl-C they finish the
+    video they have, and get no other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 

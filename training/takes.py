@@ -23,6 +23,7 @@ LONGEST = 200  # frames: what is in memory at once
 # much, too, but goes on for several frames.
 CUT, CUT_AGAINST_USUAL, AROUND = 15, 3, 2
 THUMBNAIL = (32, 18)  # px
+SHORT_SIDE = 320  # px at which people are followed where a video has them: clips may be too small to find anybody
 SMOOTHING = 0.3  # the default of Extract Pose
 LAPSE = 2  # frames, as Segment Character closes them
 SEEN = 0.9  # share of a clip's frames in which the person is to be
@@ -37,7 +38,7 @@ SHORTENED = 0.6  # a forearm that points at the camera is taken to be this share
 
 @dataclass(frozen=True, eq=False)
 class Take:
-    """T frames of a video, scaled but not cropped, with the person who is followed through them."""
+    """T frames of a video, not cropped, with the person who is followed through them."""
 
     frames: np.ndarray  # uint8 [T, h, w, 3]
     indices: np.ndarray  # [T] of these frames in the file
@@ -48,7 +49,9 @@ class Take:
 
 def takes(reader: Reader, fit: Fit, length: int, network: BlazePose, dropped: Counter) -> Iterator[Take]:
     """The takes of a video that have ``length`` frames or more and somebody in them; ``dropped`` counts the others."""
-    for frames in shots(reader.frames(fit.width, fit.height), length):
+    larger = max(1.0, min(SHORT_SIDE / min(fit.width, fit.height), reader.width / fit.width))
+    size = round(fit.width * larger), round(fit.height * larger)
+    for frames in shots(reader.frames(*size), length):
         if len(frames) < length:
             dropped["too short between two cuts, or at the end"] += 1
             continue
@@ -101,7 +104,7 @@ def clips(
         cameras = fitted(cameras[take.indices], fit, reader.width, reader.height)
     for first in range(0, len(take.frames) - length + 1, length):
         span = slice(first, first + length)
-        person = fit.cut(take.person[span]) > 255 * masks.INSIDE
+        person = fitted_pictures(take.person[span], fit) > 255 * masks.INSIDE
         pose = cropped(take.pose, span, fit)
         there = take.seen[span] & person.any((1, 2)) & pose.present
         if there.mean() < SEEN:
@@ -109,15 +112,24 @@ def clips(
         elif person[0].mean() > FULL:
             dropped["the person fills the picture"] += 1
         else:
-            frames = np.ascontiguousarray(fit.cut(take.frames[span]))
+            frames = fitted_pictures(take.frames[span], fit)
             own = None if cameras is None else cameras[span]
             yield first, Clip(frames, cleaned(frames, person), pose, person, hands(pose, person), own)
+
+
+def fitted_pictures(pictures: np.ndarray, fit: Fit) -> np.ndarray:
+    """``pictures`` [T, h, w] or [T, h, w, 3] of a take, scaled and cropped."""
+    if pictures.shape[1:3] != (fit.height, fit.width):
+        size = (fit.width, fit.height)
+        pictures = np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures])
+    left, top, width, height = fit.crop
+    return np.ascontiguousarray(pictures[:, top : top + height, left : left + width])
 
 
 def cropped(track: poses.PoseTrack, span: slice, fit: Fit) -> poses.PoseTrack:
     """The pose inside the crop; joints outside of it are not seen, as BlazePose's outside of a frame."""
     left, top, width, height = fit.crop
-    points = track.keypoints[span] - [left, top, 0]
+    points = track.resized(fit.width, fit.height).keypoints[span] - [left, top, 0]
     inside = ((points[..., :2] >= 0) & (points[..., :2] < [width, height])).all(-1)
     return replace(track, keypoints=np.where(inside[..., None], points, 0), width=width, height=height)
 

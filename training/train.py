@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ..models import checkpoint as adapters
-from . import checkpoint, sheet
+from . import checkpoint, dataset, sheet
 from .autoencoder import Autoencoder
 from .checkpoint import Team
 from .configuration import ROOT, Configuration
@@ -277,6 +277,7 @@ class Trainer:
             checkpoint.save(self.folder, done, self.family, self.optimiser, self.configuration, self.team)
             if self.team.rank == 0:
                 facts = {"configuration": self.configuration.name, "step": done, "seed": self.configuration.run.seed}
+                facts["data"] = dataset.mark(self.configuration.data) or "stage"
                 checkpoint.write_networks(self.folder, self.family, facts, torch.bfloat16)
         except checkpoint.WRITE_ERRORS as error:
             there = checkpoint.complete(self.folder)

@@ -30,11 +30,6 @@ class Fit(NamedTuple):
     height: int
     crop: tuple[int, int, int, int]
 
-    def cut(self, pictures: np.ndarray) -> np.ndarray:
-        """[..., height, width, *] -> its crop, for arrays [T, H, W] or [T, H, W, 3]."""
-        left, top, width, height = self.crop
-        return pictures[:, top : top + height, left : left + width]
-
 
 def cover(width: int, height: int, sizes: tuple[tuple[int, int], ...]) -> Fit:
     """How a picture of ``width``×``height`` px covers the one of ``sizes`` (width, height) of the nearest proportions,
