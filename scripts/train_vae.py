@@ -1,6 +1,6 @@
 """Train the tiny family's VAE on the synthetic stage, export it, measure it through the host's own loader.
 
-    $(python3 scripts/host.py --python) scripts/train_vae.py train [--run runs/vae] [--steps 12000] [--minutes 600]
+    $(python3 scripts/host.py --python) scripts/train_vae.py train [--run runs/vae] [--steps 6800] [--minutes 600]
     $(python3 scripts/host.py --python) scripts/train_vae.py export [--run runs/vae] [--out weights/vae/aa_tiny_vae.safetensors]
     $(python3 scripts/host.py --python) scripts/train_vae.py measure [--weights weights/vae/aa_tiny_vae.safetensors]
 

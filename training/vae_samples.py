@@ -20,13 +20,13 @@ GREY = 0.5  # of blanked regions (Animate Anyone 2, section 3.2)
 class Options:
     """A run. ``crop`` px and ``frames`` of a sample (4k+1); every ``stills``-th step is single pictures instead."""
 
-    steps: int = 12000
-    batch: int = 4
+    steps: int = 6800
+    batch: int = 6
     crop: int = 64
     frames: int = 13
     stills: int = 6
     pool: int = 160  # clips that samples are cut from; one is replaced every ``renew`` steps
-    renew: int = 2
+    renew: int = 3
     clip_frames: int = 29
     muon_rate: float = 1e-3
     rate: float = 1e-3

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .configuration import Optimiser as Rates
 from .optimiser import AdamW, Muon
-from .vae import CHANNELS, VAE, Widths
+from .vae import CHANNELS, PIXELS, VAE, Widths
 from .vae_samples import HELD_OUT, Material, Options, Pool, cut_batch, draw_material, poses_of
 
 SCALE = 1.15258426  # what the host multiplies latents by (CogVideoX below 48 heads); their variance is then to be 1
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def losses(frames: Tensor, latents: Tensor, target: Tensor, poses: int = 0) -> dict[str, Tensor]:
-    """Parts of the loss: pixels, squares, their differences along x, y and time, and the latents' moments.
+    """Parts of the loss: pixels, squares, their differences along x, y and time, colours, and the latents' moments.
 
+    Colours are the mean error of 8×8 px, so that a shirt's hue counts beside its outline.
     The moments are of pictures alone, without the last ``poses`` samples: it is pictures that the transformer makes.
     """
     error = frames - target
@@ -42,6 +43,7 @@ def losses(frames: Tensor, latents: Tensor, target: Tensor, poses: int = 0) -> d
         "pixels": error.abs().mean(),
         "squares": 8 * error.square().mean(),
         "edges": 0.5 * torch.stack(edges).sum(),
+        "colours": 24 * torch.nn.functional.avg_pool2d(error.flatten(0, 1), PIXELS).square().mean(),
         "moments": 0.2 * moments(latents[: len(latents) - poses] / CROPS_DEVIATE),
     }
 
