@@ -81,9 +81,11 @@ def options_of(arguments: argparse.Namespace):
 
 
 def head_of(arguments: argparse.Namespace):
+    if not arguments.head:
+        return None
     from animate_anywhere.models import pose_motion
 
-    return pose_motion.load(arguments.head) if arguments.head else None
+    return pose_motion.load(arguments.head)
 
 
 def family(arguments: argparse.Namespace, device) -> int:
@@ -114,7 +116,7 @@ def table(arguments: argparse.Namespace, device) -> int:
     changes = (*files, f"run.steps={arguments.steps}", *arguments.set)
     plan = tables.Plan(
         arguments.configuration, changes, arguments.runs, arguments.start, tuple(arguments.seeds),
-        options_of(arguments), head_of(arguments),
+        options_of(arguments), head_of(arguments), device.type,
     )  # fmt: skip
     stops = Stops()
     with stops.listening():

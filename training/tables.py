@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from ..models import checkpoint as adapters
 from . import checkpoint, evaluate, figures
@@ -81,6 +82,7 @@ class Plan:
     seeds: tuple[int, ...]
     options: evaluate.Options
     head: "PoseMotion | None" = None
+    device: str = "cpu"
 
     def configured(self, run: str, seed: int) -> Configuration:
         return load(self.configuration, STAGE, [*self.changes, *RUNS[run], f"run.seed={seed}"])
@@ -135,16 +137,16 @@ def train(plan: Plan, run: str, seed: int, stops: Stops) -> bool:
         return True
     log.info("Training %s with seed %d.", run, seed)
     start = None if there else plan.start
-    return Trainer(configuration, plan.runs, plan.folder(run, seed).name, bool(there), start).run(stops)
+    accelerator = Accelerator(cpu=plan.device == "cpu")
+    return Trainer(configuration, plan.runs, plan.folder(run, seed).name, bool(there), start, accelerator).run(stops)
 
 
 def measure(plan: Plan, row: Row, seed: int) -> list[dict]:
     """The figures of the clips of a row's run, under its condition."""
     folder, configuration = plan.folder(row.run, seed), plan.configured(row.run, seed)
     log.info("Measuring %s with seed %d, %s.", row.run, seed, row.condition)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    family = evaluate.load_family(ROOT / configuration.model.base, folder / STAGE, device)
-    vae = Autoencoder(ROOT / configuration.model.vae, base_of(configuration.model), device)
+    family = evaluate.load_family(ROOT / configuration.model.base, folder / STAGE, torch.device(plan.device))
+    vae = Autoencoder(ROOT / configuration.model.vae, base_of(configuration.model), torch.device(plan.device))
     options = replace(plan.options, conditions=(row.condition,), attention=row.condition == "pose")
     evaluation = evaluate.Evaluation(family, vae, options, plan.head)
     about = {"run": row.run, "seed": seed, "steps": configuration.run.steps}
