@@ -47,6 +47,22 @@ def film(picture: np.ndarray, path: np.ndarray, size: tuple[int, int]) -> Tensor
     return torch.from_numpy(np.clip(np.stack(frames), 0, 1))
 
 
+def past_posts(frames: int, size: tuple[int, int], near: float = 1.6) -> Tensor:
+    """A camera walks by a wall, and by posts before it that move ``near`` times as fast: [T, H, W, 3]."""
+    height, width = size
+    path = np.tile(np.eye(3), (frames, 1, 1))
+    path[:, 0, 2] = 40 + 2.0 * np.arange(frames)
+    path[:, 1, 2] = height / 4 + 1.5 * np.sin(np.arange(frames) / 5)
+    closer = path.copy()
+    closer[:, :2, 2] *= near
+    tall, wide = 2 * height, 4 * width
+    posts = np.zeros((tall, wide), np.float32)
+    for x in range(20, wide, 80):
+        posts[3 * height // 4 :, x : x + 28] = 1
+    cover = film(np.repeat(posts[..., None], 3, 2), closer, size)
+    return film(wall(tall, wide), path, size) * (1 - cover) + film(wall(tall, wide, seed=50), closer, size) * cover
+
+
 def walker(frames: int, size: tuple[int, int], start: float = 0.25, end: float = 0.75) -> Tensor:
     """Mask [T, H, W] of somebody who walks from ``start`` to ``end`` of the picture's width."""
     height, width = size

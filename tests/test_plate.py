@@ -1,13 +1,14 @@
 """The clean plate, against stages whose empty background is known."""
 
 import comfy.model_management
+import folder_paths
 import numpy as np
 import pytest
 import torch
 from animate_anywhere.nodes import background as nodes
 from animate_anywhere.vision import mask as masks
 from animate_anywhere.vision import plate
-from scene import RED, camera, film, psnr, step_in, walker, wall
+from scene import RED, camera, film, past_posts, psnr, step_in, walker, wall
 
 SIZE = (160, 240)
 FRAMES = 24
@@ -256,3 +257,98 @@ def test_node_stops_when_the_artist_cancels(method):
 def test_node_names_an_empty_video():
     with pytest.raises(ValueError, match="images: there is no picture"):
         nodes.InpaintBackground.execute(torch.zeros(0, 20, 20, 3), torch.zeros(1, 20, 20))
+
+
+def with_shadow(frames, mask, side: int = 14):
+    """The frames with a soft shadow to the right of who is masked, two fifths of the light at its darkest."""
+    dark = torch.stack([masks.grow(one, side)[0] for one in mask.roll(side // 2, 2)])
+    dark = masks.feather(dark, 5) * (1 - mask)
+    return frames * (1 - 0.4 * dark)[..., None], dark
+
+
+@pytest.mark.parametrize("kind", ["still", "pan"])
+def test_a_shadow_that_walks_along_is_taken_off(kind):
+    background, _, mask, _ = stage(kind)
+    shaded, dark = with_shadow(background, mask)
+    frames = step_in(shaded, mask)
+    kept, lifted = (plate.clean_background(frames, mask, grow=GROW, shadow=reach).frames for reach in (0, 40))
+    where = (dark > 0.3) & (masks.grow(mask, GROW + plate.EDGE) == 0)
+    assert where.sum() > 5000
+    assert psnr(lifted, background, where) > psnr(kept, background, where) + 10
+
+
+def test_without_a_shadow_the_surroundings_stay_as_they_are():
+    _, frames, mask, _ = stage("still")
+    away = masks.grow(mask, GROW + plate.EDGE + 1) == 0
+    result = plate.clean_background(frames, mask, grow=GROW, shadow=40)
+    assert torch.equal(result.frames[away], frames[away])
+
+
+def test_a_thing_beside_the_person_that_differs_in_colour_is_no_shadow():
+    background, _, mask, _ = stage("still")
+    bag = mask.roll(SIZE[1] // 8, 2) * (1 - mask)  # carried along, dark blue
+    frames = torch.where(bag[..., None] > 0, torch.tensor([0.05, 0.05, 0.5]), step_in(background, mask))
+    result = plate.clean_background(frames, mask, grow=GROW, shadow=40)
+    where = (bag > 0) & (masks.grow(mask, GROW + plate.EDGE) == 0)
+    assert (result.frames - frames)[where].abs().mean() < 0.02
+
+
+def test_large_holes_are_filled_by_what_is_asked_for_and_specks_are_not():
+    _, frames, mask, _ = stage("still", swayer(6), frames=6)
+    asked = []
+
+    def green(picture, hole):
+        asked.append((picture.shape, int(hole.sum())))
+        return np.where(hole[..., None], np.float32([0, 1, 0]), picture)
+
+    result = plate.clean_background(frames, mask, grow=GROW, fill=green)
+    never = result.unfilled > 0
+    assert (result.frames[never] == torch.tensor([0.0, 1.0, 0.0])).all()
+    assert len(asked) == 1  # the camera stands: once for all frames
+    (height, width, _), count = asked[0]
+    assert count == never[0].sum()
+    assert height == SIZE[0] and width > 2 * plate.LEAST_CONTEXT  # it sees what is around
+
+
+def test_negative_shadow_is_named():
+    with pytest.raises(ValueError, match="shadow is -1"):
+        plate.clean_background(torch.ones(2, 20, 20, 3), torch.zeros(2, 20, 20), shadow=-1)
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """An empty models folder."""
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.delitem(folder_paths.folder_names_and_paths, nodes.LAMA.folder, raising=False)
+    return tmp_path
+
+
+def test_node_says_that_lama_is_missing_and_auto_goes_on_without(models):
+    _, frames, mask, _ = stage("still", swayer(4), frames=4)
+    with pytest.raises(ValueError, match=r"invent: its weights are missing. Put big-lama.pt .*inpaint\."):
+        nodes.InpaintBackground.execute(frames, mask, invent="lama")
+    auto, telea = (nodes.InpaintBackground.execute(frames, mask, invent=way).result[0] for way in ("auto", "telea"))
+    assert torch.equal(auto, telea)
+
+
+def test_node_fills_with_lama_where_its_file_is_there(models, monkeypatch):
+    class Grey:
+        def fill(self, picture, hole):
+            return torch.where(hole[..., None], 0.5, picture)
+
+    (models / "inpaint").mkdir()
+    (models / "inpaint" / "big-lama.pt").touch()
+    loaded = []
+    monkeypatch.setattr(nodes.inpainter, "load", lambda path: loaded.append(path.name) or Grey())
+    _, frames, mask, _ = stage("still", swayer(4), frames=4)
+    video, _, unfilled, _ = nodes.InpaintBackground.execute(frames, mask, grow=GROW).result
+    assert loaded == ["big-lama.pt"]
+    assert (video[unfilled > 0] == 0.5).all()
+    nodes.InpaintBackground.execute(frames, torch.zeros_like(mask))
+    assert len(loaded) == 1  # nothing to fill, nothing loaded
+
+
+def test_node_reports_a_camera_that_walks():
+    background = past_posts(16, (120, 200))
+    mask = walker(16, (120, 200))
+    assert "near and far" in nodes.InpaintBackground.execute(step_in(background, mask), mask, grow=GROW).result[3]
