@@ -18,8 +18,8 @@ from ..vision.geometry import Cameras
 from . import dataset
 from .autoencoder import Autoencoder
 from .configuration import Configuration
-from .losses import background_tokens, token_cameras
 from .samples import Sample, clips_of_size
+from .tokens import background_tokens, token_cameras
 
 SHARD = 32  # clips in a file
 HAND_CELL = 4  # px

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..models import checkpoint as adapters
 from ..vision import metrics
 from ..vision.camera_path import CameraPath
-from . import checkpoint, losses, samples, sheet, stage
+from . import checkpoint, epipolar, losses, samples, sheet, stage
 from .autoencoder import Autoencoder
 from .encoded import Encoded, encode
 from .journal import span
@@ -248,7 +248,7 @@ class Evaluation:
         """How much of the attention of background tokens goes outside the epipolar bands in other frames, averaged
         over all blocks and NOISE; and what an even attention would send there."""
         generators = [torch.Generator().manual_seed(number) for number in numbers]
-        constraint = losses.EpipolarConstraint.sample(
+        constraint = epipolar.EpipolarConstraint.sample(
             batch.cameras, batch.background_tokens, QUERIES, None, generator=generators
         )
         tokens, blocks = batch.background_tokens[0].numel(), range(len(self.family.base.blocks))
@@ -259,7 +259,7 @@ class Evaluation:
             at = torch.full((len(numbers),), timestep)
             noisy = losses.add_noise(batch.video, noise.to(batch.video), alphas[at])
             look = partial(_share_outside, constraint)
-            with losses.AttentionProbe(self.family.base, blocks, constraint.queries, tokens, look) as probe:
+            with epipolar.AttentionProbe(self.family.base, blocks, constraint.queries, tokens, look) as probe:
                 start, options = batch.start(("clean",) * len(numbers)), probe.options(self.family.options())
                 self.family(noisy, at.to(noisy.device), start, batch.pose, batch.character, options)
             shares += probe.seen.values()
@@ -271,7 +271,7 @@ class Evaluation:
         ]
 
 
-def _share_outside(constraint: losses.EpipolarConstraint, rows: losses.Rows) -> Tensor:
+def _share_outside(constraint: epipolar.EpipolarConstraint, rows: epipolar.Rows) -> Tensor:
     """[B]"""
     return constraint.suppressed(rows).mean(1)
 

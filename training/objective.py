@@ -18,7 +18,9 @@ from . import losses
 from .autoencoder import Autoencoder
 from .configuration import Configuration
 from .encoded import HAND_CELL, Encoded
+from .epipolar import AttentionProbe, EpipolarConstraint
 from .networks import Family
+from .perceptual import BELOW, load_features, perceptual_loss
 from .samples import Draw
 
 
@@ -40,7 +42,7 @@ class Objective:
         self.features = None
         if self.settings.perceptual:
             vgg = str(root / self.settings.vgg) if self.settings.vgg else None
-            self.features = losses.load_features(vgg).to(device)
+            self.features = load_features(vgg).to(device)
 
     def backward(self, family: Family, batch: Encoded, draw: Draw, share: float = 1.0) -> losses.Losses:
         """Add ``share`` of the gradients of the batch's loss to the parameters; the losses, detached.
@@ -60,7 +62,7 @@ class Objective:
         return float(self._latent(velocity, noisy, batch, draw)[0])
 
     def _losses(self, family: Family, batch: Encoded, draw: Draw, probe: AbstractContextManager) -> losses.Losses:
-        epipolar = isinstance(probe, losses.AttentionProbe)
+        epipolar = isinstance(probe, AttentionProbe)
         velocity, noisy = self._velocity(family, batch, draw, probe.options(family.options()) if epipolar else None)
         latent, predicted = self._latent(velocity, noisy, batch, draw)
         perceptual = None
@@ -97,15 +99,15 @@ class Objective:
         if not (self.settings.epipolar and self.settings.probed_blocks):
             return nullcontext()
         percentile = None if self.settings.percentile >= 100 else self.settings.percentile
-        constraint = losses.EpipolarConstraint.sample(
+        constraint = EpipolarConstraint.sample(
             batch.cameras, batch.background_tokens, self.settings.queries, percentile, generator=draw.generators()
         )
         tokens = batch.background_tokens[0].numel()
-        return losses.AttentionProbe(family.base, self.settings.probed_blocks, constraint.queries, tokens, constraint)
+        return AttentionProbe(family.base, self.settings.probed_blocks, constraint.queries, tokens, constraint)
 
     def _perceptual(self, predicted: Tensor, batch: Encoded, draw: Draw) -> Tensor:
         """Eq. 6. Where the frames were not kept, what the VAE makes of their latents stands for them."""
-        counts = (draw.timesteps < losses.PERCEPTUAL_BELOW).nonzero()[:, 0]
+        counts = (draw.timesteps < BELOW).nonzero()[:, 0]
         if not len(counts):
             return predicted.new_zeros(())
         # Timesteps are in random order, so the first ones are as good as any.
@@ -122,7 +124,7 @@ class Objective:
             truth = torch.stack([w.frames(batch.frames[i], 1) for i, w in zip(chosen, windows)]).float() / 255
         hands = torch.stack([w.frames(batch.hands[i], HAND_CELL) for i, w in zip(chosen, windows)]).float() / 255
         hands = F.interpolate(hands, scale_factor=HAND_CELL)  # [b, T, H/4, W/4] -> [b, T, H, W]
-        loss = losses.perceptual_loss(self.features, decode, predicted_part, truth, hands, draw.timesteps[chosen])
+        loss = perceptual_loss(self.features, decode, predicted_part, truth, hands, draw.timesteps[chosen])
         return loss * len(counts) / len(predicted)  # it is the mean over the clips it was given
 
     def _window(self, shape: Sequence[int], generator: torch.Generator) -> "Window":

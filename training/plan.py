@@ -7,8 +7,8 @@ from ..models import dit
 from ..models.checkpoint import Base
 from ..models.latents import CHANNELS, PATCH, SIZE_STEP, frames_of, latent_frames
 from .configuration import Configuration
+from .epipolar import epipolar_bytes
 from .journal import span
-from .losses import epipolar_bytes
 from .networks import STAGES, base_of, groups_of
 
 GB = 1e9
