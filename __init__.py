@@ -2,7 +2,20 @@
 
 from comfy_api.latest import ComfyExtension
 
-from .nodes import adapter, backdrop, background, drawing, dynamictrl, mask, pose, retarget, sample, shot, tracks
+from .nodes import (
+    adapter,
+    backdrop,
+    background,
+    drawing,
+    dynamictrl,
+    mask,
+    pose,
+    pose_file,
+    retarget,
+    sample,
+    shot,
+    tracks,
+)
 
 WEB_DIRECTORY = "js"
 
@@ -12,7 +25,7 @@ class AnimateAnywhere(ComfyExtension):
         adapter.register_folders()
 
     async def get_node_list(self) -> list:
-        prepare = [*pose.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES]
+        prepare = [*pose.NODES, *pose_file.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES]
         places = [*background.NODES, *tracks.NODES, *backdrop.NODES]
         return [*prepare, *places, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES]
 

@@ -1,44 +1,70 @@
 """Video -> pose and mask."""
 
-from pathlib import Path
-
-import comfy.model_management
 import numpy as np
 from comfy_api.latest import io, ui
+from torch import Tensor
 
-from ..vision import detectors
+from ..vision import mask as masks
 from ..vision import pose as poses
-from . import sockets
+from ..vision.tracking import LEADS, Identities
+from . import detection, sockets
+from .detection import WEIGHTS as WEIGHTS
 from .feedback import progress_of, ranges
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "blazepose"
+LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
+MOST_PEOPLE = 8
 
 
-def _report(track: poses.PoseTrack, seen: np.ndarray, filled: np.ndarray) -> str:
-    lines = [
-        f"{len(seen)} frames of {track.width}×{track.height} px",
-        f"A person was seen in {seen.sum()} of {len(seen)}",
-    ]
-    if filled.any():
-        lines.append(f"Filled from the frames around, and empty in the mask: {ranges(filled)} (the first frame is 0)")
-    return "\n".join(lines)
+def _report(found: poses.PoseTrack, filled: poses.PoseTrack, remark: str) -> str:
+    """What was found, and what was filled in: one line a person where there are several."""
+    seen, there = found.seen.any(axis=2), filled.seen.any(axis=2)  # [T, P]
+    count, people = seen.shape
+    lines = [f"{count} frames of {found.width}×{found.height} px"]
+    for person in range(people):
+        who = "A person" if people == 1 else "The lead" if person == 0 else f"Person {person + 1}"
+        lines.append(f"{who} was seen in {seen[:, person].sum()} of {count}")
+        invented = there[:, person] & ~seen[:, person]
+        if invented.any():
+            around = f"Filled from the frames around, in the mask over {LAPSE} at most"
+            lines.append(f"{around}: {ranges(invented)} (the first frame is 0)")
+    return "\n".join([*lines, remark] if remark else lines)
+
+
+def _check(people: int, lead: str, lead_x: float, lead_y: float) -> None:
+    if not 1 <= people <= MOST_PEOPLE:
+        raise ValueError(f"people: {people} cannot be followed; give a number from 1 to {MOST_PEOPLE}.")
+    if lead not in LEADS:
+        raise ValueError(f"lead: {lead!r} is no way to choose; take one of {', '.join(LEADS)}.")
+    for name, value in (("lead_x", lead_x), ("lead_y", lead_y)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: {value} lies outside the picture; 0 is its left or upper edge, 1 the other.")
+
+
+def _nobody(images: Tensor) -> ValueError:
+    return ValueError(
+        f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in "
+        "the picture, and the person at least about 50 px tall; crop the video around the person, or take the "
+        "pose from another detector."
+    )
 
 
 class ExtractPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        share = {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01, "advanced": True}
         return io.Schema(
             node_id=f"{sockets.PREFIX}ExtractPose",
             display_name="Extract Pose and Mask",
             category=sockets.PREPARE,
-            description="Follows one person through a video or picture: the skeleton, and a mask of the person. Frames "
-            "where nobody is seen get a pose from the frames around them.",
+            description="Follows people through a video or picture: their skeletons, and a mask of them. Frames where "
+            "the lead is not seen get a pose from the frames around them.",
             inputs=[
                 io.Image.Input("images", tooltip="The driving video: whose movement you want. Or one picture."),
                 io.Combo.Input(
                     "detector",
-                    options=["blazepose"],
-                    tooltip="blazepose is built in and quick. It follows the clearest person, body only, no fingers.",
+                    options=list(detection.DETECTORS),
+                    tooltip="blazepose is built in and quick: body only, no fingers. blazepose heavy is more exact and "
+                    "half as quick. dwpose has hands and face. The last two need files in models/detection.",
                 ),
                 io.Float.Input(
                     "smoothing",
@@ -48,35 +74,53 @@ class ExtractPose(io.ComfyNode):
                     step=0.05,
                     tooltip="Calms trembling joints; fast moves stay sharp. 0: leave the pose as it was found.",
                 ),
+                io.Int.Input(
+                    "people",
+                    default=1,
+                    min=1,
+                    max=MOST_PEOPLE,
+                    tooltip="How many people to follow. Each keeps its place in the pose, also when two cross. Where "
+                    "somebody walks past in front of the lead, 2 holds on to the lead more surely than 1.",
+                ),
+                io.Combo.Input(
+                    "lead",
+                    options=list(LEADS),
+                    default=LEADS[0],
+                    tooltip="Who comes first, and who is taken where more people are in view. leftmost and rightmost: "
+                    "where they are first seen. point: nearest to lead_x and lead_y.",
+                ),
+                io.Float.Input(
+                    "lead_x", **share, tooltip="For lead point: 0 is the left edge of the picture, 1 the right."
+                ),
+                io.Float.Input("lead_y", **share, tooltip="For lead point: 0 is the upper edge, 1 the lower."),
             ],
             outputs=[
                 sockets.PoseKeypoint.Output(
-                    "pose", tooltip="The skeletons, one a frame; Draw Pose makes the pose video of them."
+                    "pose", tooltip="The skeletons, the lead's first; Draw Pose makes the pose video of them."
                 ),
                 io.Mask.Output(
                     "mask",
-                    tooltip="White where the person is, with soft edges; black where nobody is. Segment Character can "
+                    tooltip="White where the people are, with soft edges; black where nobody is. Segment Character can "
                     "feather and grow it.",
                 ),
-                io.String.Output("report", tooltip="Frames, size, and where the person was missing."),
+                io.String.Output("report", tooltip="Frames, size, and where somebody was missing."),
             ],
             search_aliases=["openpose", "dwpose", "blazepose", "pose detection", "segment person"],
         )
 
     @classmethod
-    def execute(cls, images, detector, smoothing) -> io.NodeOutput:
+    def execute(cls, images, detector, smoothing, people=1, lead=LEADS[0], lead_x=0.5, lead_y=0.5) -> io.NodeOutput:
         sockets.check_frames(images)
-        network = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
-        followed = network.follow(images, progress_of(len(images)))
+        _check(people, lead, lead_x, lead_y)
+        point = np.array([lead_x * images.shape[2], lead_y * images.shape[1]])
+        progress = progress_of(detection.steps_of(detector, len(images)))
+        followed, remark = detection.detect(detector, images, Identities(people, lead, point), progress)
         if not followed.seen.any():
-            raise ValueError(
-                f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in "
-                "the picture, and the person at least about 50 px tall; crop the video around the person, or take the "
-                "pose from another detector."
-            )
-        track, filled = poses.fill_gaps(followed.pose)
-        report = _report(track, followed.seen.numpy(), filled)
-        pose = poses.smooth(track, smoothing).to_openpose()
+            raise _nobody(images)
+        filled, _ = poses.fill_gaps(followed.pose)
+        pose = poses.smooth(filled, smoothing).to_openpose()
+        masks.close_lapses(followed.mask.numpy(), LAPSE)
+        report = _report(followed.pose, filled, remark)
         return io.NodeOutput(pose, followed.mask, report, ui=ui.PreviewText(report))
 
 

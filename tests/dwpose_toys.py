@@ -77,3 +77,33 @@ def save_onnx(network: nn.Module, path: Path, size: tuple[int, int]) -> Path:
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+class Constant(nn.Module):
+    """The same outputs for whatever picture."""
+
+    def __init__(self, *outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = nn.ParameterList(outputs)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        return tuple(output.expand(pictures.shape[0], -1, -1) for output in self.outputs)
+
+
+def standing(x: float, y: float, size: float) -> list[torch.jit.ScriptModule]:
+    """Networks in the sizes of the real ones that see one person in a picture of 350×350 px: a box of ``size`` px
+    around (x, y), and points spread over it."""
+    scale, stride = 640 / 350, 32
+    cell = int(y * scale / stride) * (640 // stride) + int(x * scale / stride)
+    people = torch.zeros(1, 8400, 5 + CLASSES)
+    side = np.log(size * scale / stride)
+    people[0, 6400 + 1600 + cell, :6] = torch.tensor([0.5, 0.5, side, side, 1.0, 1.0])
+    places = torch.rand(2, 133, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    points = [
+        nn.functional.one_hot((place * bins).long(), bins)[None].float() for place, bins in zip(places, (576, 768))
+    ]
+    sizes = ((1, 640, 640), (5, 384, 288))
+    return [
+        torch.jit.trace(Constant(*outputs), torch.zeros(size[0], 3, *size[1:]))
+        for outputs, size in zip(([people], points), sizes)
+    ]

@@ -166,11 +166,17 @@ def without_lapses(covered: np.ndarray, longest: int) -> np.ndarray:
     """``covered`` [T, H, W] (bool, or a mask in 0…1) with its lapses closed: where it is low for at most ``longest``
     frames between two where it is high, it is as high as the lower of the two."""
     out = covered.copy()
+    close_lapses(out, longest)
+    return out
+
+
+def close_lapses(covered: np.ndarray, longest: int) -> None:
+    """`without_lapses` in place, for a video too long to have twice. What is closed already changes nothing more."""
     for length in range(1, longest + 1):
         for first in range(1, len(covered) - length):
             around = np.minimum(covered[first - 1], covered[first + length])
-            np.maximum(out[first : first + length], around, out=out[first : first + length])
-    return out
+            lapse = covered[first : first + length]
+            np.maximum(lapse, around, out=lapse)
 
 
 def bounding_box(inside: np.ndarray, margin: int = 0) -> tuple[slice, slice]:

@@ -113,16 +113,19 @@ class PoseTrack:
 def fill_gaps(track: PoseTrack, longest: int = LONGEST_GAP) -> tuple[PoseTrack, np.ndarray]:
     """Give every frame a pose; filled joints have confidence `FILLED`.
 
-    A person who is missing between two frames is interpolated, and held at the ends. A single joint is interpolated
-    over at most ``longest`` frames in which the rest of the person is there: one that is gone for longer is hidden (the
-    face of somebody who turns away), and inventing it would tell the video model a lie. Hands, face and feet stay.
+    The first person, who leads, is interpolated between two sightings and held at the ends. Others come and go: they
+    are interpolated over gaps of at most ``longest`` frames only. So is a single joint while the rest of the person is
+    there: one that is gone for longer is hidden (the face of somebody who turns away), and inventing it would tell the
+    video model a lie. Hands, face and feet stay.
     Returns the track and, [T] bool, the frames in which a whole person was filled.
     """
     keypoints, seen = track.keypoints.copy(), track.seen
     present = seen.any(axis=2)  # [T, P]
     for person in np.flatnonzero(present.any(axis=0)):
         for joint in range(keypoints.shape[2]):
-            _fill_joint(keypoints[:, person, joint], seen[:, person, joint], present[:, person], longest)
+            _fill_joint(keypoints[:, person, joint], seen[:, person, joint], present[:, person], longest, person == 0)
+        if person > 0:
+            continue
         first, last = np.flatnonzero(present[:, person])[[0, -1]]
         for end, source in ((slice(0, first), first), (slice(last + 1, None), last)):
             kept = seen[source, person]
@@ -132,11 +135,11 @@ def fill_gaps(track: PoseTrack, longest: int = LONGEST_GAP) -> tuple[PoseTrack, 
     return filled, (filled.seen.any(axis=2) & ~present).any(axis=1)
 
 
-def _fill_joint(points: np.ndarray, seen: np.ndarray, present: np.ndarray, longest: int) -> None:
+def _fill_joint(points: np.ndarray, seen: np.ndarray, present: np.ndarray, longest: int, leads: bool) -> None:
     """Interpolate one joint's ``points`` [T, 3] in place between the frames where it is ``seen`` [T]."""
     for before, after in pairwise(np.flatnonzero(seen)):
         gap = np.arange(before + 1, after)
-        if len(gap) and present[gap].sum() <= longest:
+        if len(gap) and (present[gap].sum() if leads else len(gap)) <= longest:
             share = (gap - before)[:, None] / (after - before)
             points[gap, :2] = points[before, :2] + share * (points[after, :2] - points[before, :2])
             points[gap, 2] = FILLED
@@ -170,7 +173,7 @@ def _one_euro(points: np.ndarray, seen: np.ndarray, sizes: np.ndarray, strength:
     Casiez et al., eq. 1, 5 and 6, with one frame as the unit of time and ``sizes`` [P, 1, 1] as those of length, so
     that one strength fits all clips.
     """
-    weight_at_rest = 1 - STRONGEST * strength
+    weight_at_rest = 1 - STRONGEST * strength**0.5  # the root: a third of the strength does more than half
     out = points.copy()
     velocity = np.zeros_like(points[0])
     for index in range(1, len(points)):

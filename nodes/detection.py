@@ -1,0 +1,138 @@
+"""Pose detectors and their files: which there are, where they lie, and what to say where they are missing."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import comfy.model_management
+import folder_paths
+from torch import Tensor
+
+from ..vision import detectors
+from ..vision.detectors import BlazePose, Followed
+from ..vision.dwpose import DWPose
+from ..vision.network_file import Network, OnnxNetwork, load_network
+from ..vision.tracking import Identities
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "blazepose"
+FOLDER = "detection"  # the host's own: models/detection
+HEAVY = "blazepose_heavy.safetensors"
+
+BLAZEPOSE, BLAZEPOSE_HEAVY, DWPOSE = DETECTORS = ("blazepose", "blazepose heavy", "dwpose")
+
+
+class Source(NamedTuple):
+    """A file of a network, and the repository on huggingface.co that has it. comfyui_controlnet_aux keeps what it
+    downloads in folders of the same names."""
+
+    name: str
+    repository: str
+
+    @property
+    def address(self) -> str:
+        return f"https://huggingface.co/{self.repository}/resolve/main/{self.name}"
+
+
+# TorchScript first: it runs on whatever device torch has, without another package.
+PEOPLE = [Source("yolox_l.torchscript.pt", "hr16/yolox-onnx"), Source("yolox_l.onnx", "yzd-v/DWPose")]
+POINTS = [
+    Source("dw-ll_ucoco_384_bs5.torchscript.pt", "hr16/DWPose-TorchScript-BatchSize5"),
+    Source("dw-ll_ucoco_384.onnx", "yzd-v/DWPose"),
+]
+
+
+class Detected(NamedTuple):
+    """What a detector found, and what it has to say about how it ran."""
+
+    followed: Followed
+    remark: str = ""
+
+
+def find_file(source: Source) -> Path | None:
+    """The file in models/detection, or where comfyui_controlnet_aux put it. Only these names, only in these folders: a
+    TorchScript file is a program."""
+    if path := folder_paths.get_full_path(FOLDER, source.name):
+        return Path(path)
+    for folder in _controlnet_aux_folders():
+        path = folder / source.repository / source.name
+        if path.is_file():
+            return path
+    return None
+
+
+def _controlnet_aux_folders() -> list[Path]:
+    packs = [
+        Path(folder) / "comfyui_controlnet_aux" / "ckpts" for folder in folder_paths.get_folder_paths("custom_nodes")
+    ]
+    chosen = os.environ.get("AUX_ANNOTATOR_CKPTS_PATH")  # the setting of that pack
+    return [Path(chosen), *packs] if chosen else packs
+
+
+def load_blazepose(detector: str) -> BlazePose:
+    """BlazePose, the built-in landmarks or the heavy ones."""
+    device = comfy.model_management.get_torch_device()
+    if detector != BLAZEPOSE_HEAVY:
+        return detectors.load_blazepose(WEIGHTS, device)
+    heavy = folder_paths.get_full_path(FOLDER, HEAVY)
+    if heavy is None:
+        raise ValueError(
+            f"detector: blazepose heavy needs {HEAVY} in {_models_folder()}. Make it of Google's model with "
+            "scripts/convert_blazepose.py heavy (a download of 29 MB), or choose blazepose, which is built in."
+        )
+    return detectors.load_blazepose(WEIGHTS, device, heavy=Path(heavy))
+
+
+def load_dwpose() -> tuple[DWPose, str]:
+    """DWPose from its files, and a remark where they do not run as well as they could."""
+    people, points = (_load(sources) for sources in (PEOPLE, POINTS))
+    slow = [network for network in (people, points) if isinstance(network, OnnxNetwork) and network.on_processor]
+    if not slow or comfy.model_management.get_torch_device().type == "cpu":
+        return DWPose(people, points), ""
+    files = " and ".join(source.name for source in (PEOPLE[0], POINTS[0]))
+    return DWPose(people, points), (
+        f"onnxruntime here has no GPU, so DWPose ran on the processor. {files} in {_models_folder()} run on the GPU "
+        "through torch."
+    )
+
+
+def _load(sources: list[Source]) -> Network:
+    there = [path for source in sources if (path := find_file(source))]
+    if not there:
+        raise ValueError(
+            f"detector: dwpose needs {_wanted(sources)} in {_models_folder()}, or downloaded by "
+            "comfyui_controlnet_aux. blazepose needs no download."
+        )
+    try:
+        return load_network(there[0], comfy.model_management.get_torch_device())
+    except ImportError as error:
+        raise ValueError(
+            f"detector: {there[0].name} is ONNX, and onnxruntime is not installed. Put {sources[0].name} from "
+            f"{sources[0].address} into {_models_folder()}, which needs torch alone; or pip install onnxruntime."
+        ) from error
+
+
+def _wanted(sources: list[Source]) -> str:
+    return " or ".join(f"{source.name} ({source.address})" for source in sources)
+
+
+def _models_folder() -> str:
+    return folder_paths.get_folder_paths(FOLDER)[0]
+
+
+def detect(detector: str, images: Tensor, identities: Identities, progress: Callable[[int], None]) -> Detected:
+    """Follow people through ``images`` [T, H, W, C] with one of `DETECTORS`; ``progress`` counts up to `steps_of`.
+
+    Raises ValueError, naming the input ``detector``, where a file is missing or broken.
+    """
+    if detector != DWPOSE:
+        return Detected(load_blazepose(detector).follow(images, progress, identities))
+    dwpose, remark = load_dwpose()
+    pose = dwpose.follow(images, progress, identities)
+    mask = load_blazepose(BLAZEPOSE).segment(images, pose, lambda done: progress(len(images) + done))
+    return Detected(Followed.of(pose, mask), remark)
+
+
+def steps_of(detector: str, frames: int) -> int:
+    """How far `detect` counts: DWPose knows no mask, which takes another round."""
+    return 2 * frames if detector == DWPOSE else frames

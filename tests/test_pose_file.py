@@ -1,0 +1,147 @@
+"""Save Pose and Load Pose: what comes back, what other tools write, and what is no pose."""
+
+import json
+import math
+import os
+
+import folder_paths
+import numpy as np
+import pytest
+from animate_anywhere.nodes import pose_file as nodes
+from animate_anywhere.vision import pose_file
+from animate_anywhere.vision.pose import PoseTrack
+from comfy_extras import nodes_sdpose
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Empty input and output folders of the host."""
+    for name in ("input", "output"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    return tmp_path
+
+
+def sdpose_frames():
+    random = np.random.default_rng(0)
+    return nodes_sdpose._to_openpose_frames(
+        [[random.uniform(0, 400, (133, 2))], []], [[random.random(133)], []], 480, 640
+    )
+
+
+def put(folders, content):
+    text = content if isinstance(content, str | bytes) else json.dumps(content)
+    path = folders / "input" / "pose.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return "pose.json"
+
+
+@pytest.mark.parametrize("fps", [24.0, 30000 / 1001, 12.5])
+def test_a_pose_comes_back_to_the_last_digit(folders, fps):
+    frames = sdpose_frames()
+    (name,) = nodes.SavePose.execute(frames, "poses/take", fps).result
+    assert name == "poses/take_00001_.json [output]"
+    assert nodes.LoadPose.execute(name).result == (frames, fps)
+
+
+def test_every_file_gets_a_number_of_its_own(folders):
+    names = [nodes.SavePose.execute(sdpose_frames()).result[0] for _ in range(2)]
+    assert names == [f"AnimateAnywhere/pose_0000{n}_.json [output]" for n in (1, 2)]
+    put(folders, sdpose_frames())
+    assert nodes.LoadPose.define_schema().inputs[0].options == ["pose.json", *names]
+
+
+def test_a_bare_list_of_controlnet_aux_is_read(folders):
+    frames = sdpose_frames()
+    frames[0]["people"][0]["face_keypoints_2d"] = None
+    assert nodes.LoadPose.execute(put(folders, frames)).result == (frames, pose_file.DEFAULT_FPS)
+
+
+def test_a_single_frame_made_by_hand_is_read(folders):
+    frame = {"people": [{"pose_keypoints_2d": [0.5, 0.5, 1.0] * 18}], "canvas_width": 64, "canvas_height": 48}
+    assert nodes.LoadPose.execute(put(folders, frame)).result[0] == [frame]
+
+
+def test_openposes_own_25_joints_become_18_and_feet(folders):
+    numbers = np.arange(75, dtype=float)  # joint n at (3n, 3n + 1)
+    numbers[2::3] = 1
+    frame = {"version": 1.3, "people": [{"pose_keypoints_2d": numbers.tolist()}]}
+    pose, _ = nodes.LoadPose.execute(put(folders, frame), 640, 480).result
+    track = PoseTrack.from_openpose(pose)
+    assert (track.width, track.height) == (640, 480)
+    joints = track.keypoints[0, 0, :, 0] / 3
+    # https://cmu-perceptual-computing-lab.github.io/openpose: 8 is mid-hip, 9-14 the legs, 15-18 eyes and ears
+    assert joints.tolist() == [*range(8), *range(9, 19)]
+    assert (track.feet[0, 0, :, 0] / 3).tolist() == [
+        19,
+        20,
+        21,
+        22,
+        23,
+        24,
+    ]  # left big toe, small toe, heel, then right
+
+
+def test_a_file_without_a_canvas_asks_for_one(folders):
+    name = put(folders, [{"people": []}])
+    with pytest.raises(ValueError, match=r"^file: pose\.json .*canvas.* Give the width and height"):
+        nodes.LoadPose.execute(name, 640, 0)
+
+
+FRAME = {"people": [], "canvas_width": 64, "canvas_height": 48}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"people": [', "no valid JSON .line 1"),
+        ("", "no valid JSON"),
+        (b"\xff\xfe\x00\x01 picture", "no text"),
+        ({"nodes": [], "links": []}, "no pose.*found an object without frames"),
+        ([], "no pose.*found an empty list"),
+        ("7", "no pose.*found a number"),
+        ("null", "no pose.*found nothing"),
+        ([1, 2], "frame 0 is a number"),
+        ([FRAME, {**FRAME, "canvas_width": 65}], "one canvas size"),
+        ([{**FRAME, "people": [{"pose_keypoints_2d": [1.0] * 10}]}], "18 times x, y, confidence"),
+        ([{**FRAME, "people": [{"pose_keypoints_2d": ["left"] * 54}]}], "no number"),
+        ("[" * 100000, "no valid JSON|nested too deep"),
+        ({"frames": [FRAME], "fps": 0}, "says 0 frames a second"),
+        ({"frames": [FRAME], "fps": "24"}, "says '24' frames a second"),
+        ({"frames": [FRAME], "format": pose_file.FORMAT, "version": 9}, "version 9 .* reads 1"),
+        (
+            '[{"people":[{"pose_keypoints_2d":[' + "NaN," * 53 + 'NaN]}],"canvas_width":9,"canvas_height":9}]',
+            "not finite",
+        ),
+    ],
+)
+def test_what_is_no_pose_gets_one_clear_error(folders, content, message):
+    with pytest.raises(ValueError, match=rf"(?s)^file: pose\.json .*({message})"):
+        nodes.LoadPose.execute(put(folders, content))
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, math.nan, math.inf])
+def test_an_impossible_frame_rate_is_not_saved(folders, fps):
+    with pytest.raises(ValueError, match=r"^fps: "):
+        nodes.SavePose.execute(sdpose_frames(), fps=fps)
+    assert not list((folders / "output").rglob("*.json"))
+
+
+def test_what_is_no_pose_is_not_saved(folders):
+    with pytest.raises(ValueError, match=r"^pose: .*empty list"):
+        nodes.SavePose.execute([])
+
+
+@pytest.mark.parametrize("name", ["../secret.json", "gone.json"])
+def test_only_files_of_the_folders_are_read(folders, name):
+    (folders / "secret.json").write_text(json.dumps(sdpose_frames()))
+    assert nodes.LoadPose.validate_inputs(name) == f"file: there is no {name} in the input folder."
+    with pytest.raises(ValueError, match=r"Invalid file path|there is no gone\.json"):
+        nodes.LoadPose.execute(name)
+
+
+def test_a_changed_file_is_read_again(folders):
+    name = put(folders, sdpose_frames())
+    before = nodes.LoadPose.fingerprint_inputs(name)
+    os.utime(folders / "input" / name, (1, 1))
+    assert nodes.LoadPose.fingerprint_inputs(name) != before

@@ -1,0 +1,120 @@
+"""Poses in JSON files: ours, those that other tools write, and those made by hand.
+
+Ours holds the POSE_KEYPOINT list as it is, so that it comes back to the last digit:
+``{"format": "animate_anywhere pose", "version": 1, "fps": 24.0, "frames": [...]}``. Read are also a bare list of frames
+(comfyui_controlnet_aux), a single frame, and OpenPose's own files with their 25 joints and without a canvas.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from .pose import PoseTrack
+
+FORMAT, VERSION = "animate_anywhere pose", 1
+DEFAULT_FPS = 24.0
+CANVAS = ("canvas_width", "canvas_height")
+BODY, FEET = "pose_keypoints_2d", "foot_keypoints_2d"
+# OpenPose's BODY_25: the joint between the hips (8) is none of the 18, and the feet, left before right, come last.
+BODY_25 = 25
+JOINTS_OF_25 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
+FEET_OF_25 = [19, 20, 21, 22, 23, 24]
+
+
+class PoseFile(NamedTuple):
+    """A POSE_KEYPOINT list, and its frames a second (None where the file does not say)."""
+
+    frames: list[dict]
+    fps: float | None
+
+
+def save_pose(path: Path, frames: list[dict], fps: float) -> None:
+    """Write ``frames``, a POSE_KEYPOINT list. Raises ValueError, naming ``pose`` or ``fps``, for what is none."""
+    if not 0 < fps < float("inf"):
+        raise ValueError(f"fps: {fps} is no frame rate; it must be above 0.")
+    PoseTrack.from_openpose(frames)
+    content = {"format": FORMAT, "version": VERSION, "fps": fps, "frames": frames}
+    path.write_text(json.dumps(content, allow_nan=False, separators=(",", ":")), encoding="utf-8")
+
+
+def load_pose(path: Path, canvas: tuple[int, int] | None = None) -> PoseFile:
+    """The pose in the file at ``path``; ``canvas`` (width, height) is for files that do not say theirs.
+
+    Raises ValueError, naming the socket ``file``, for anything that is no pose.
+    """
+    content = _read(path)
+    fps = None
+    if isinstance(content, dict) and "frames" in content:
+        fps, content = _fps(content, path), content["frames"]
+    elif isinstance(content, dict) and "people" in content:
+        content = [content]
+    if not isinstance(content, list) or not content:
+        raise ValueError(
+            f"file: {path.name} is JSON, but no pose: expected a list of frames with people in them, found "
+            f"{_kind(content)}."
+        )
+    try:
+        frames = [_frame(frame, index, canvas) for index, frame in enumerate(content)]
+        PoseTrack.from_openpose(frames)
+    except ValueError as error:
+        raise ValueError(f"file: {path.name} holds no pose that can be read: {error}") from error
+    return PoseFile(frames, fps)
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"file: {path.name} is no text, so no JSON either. Choose a pose saved as JSON.") from error
+    except RecursionError as error:
+        raise ValueError(f"file: {path.name} is nested too deep for a pose.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"file: {path.name} is no valid JSON (line {error.lineno}: {error.msg}). Was it cut off, or edited by hand?"
+        ) from error
+
+
+def _fps(content: dict, path: Path) -> float | None:
+    version, fps = content.get("version", VERSION), content.get("fps")
+    if content.get("format") == FORMAT and version != VERSION:
+        raise ValueError(
+            f"file: {path.name} has version {version} of the pose format; this pack reads {VERSION}. Update the pack."
+        )
+    if fps is None:
+        return None
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < float("inf"):
+        raise ValueError(f"file: {path.name} says {fps!r} frames a second; it must be a number above 0.")
+    return float(fps)
+
+
+def _frame(frame: object, index: int, canvas: tuple[int, int] | None) -> dict:
+    """``frame`` as it is, but that a missing canvas is added, and 25 joints become 18 and feet."""
+    if not isinstance(frame, dict):
+        raise ValueError(f"frame {index} is {_kind(frame)}, no frame with people in it.")
+    if not all(isinstance(frame.get(side), int | float) for side in CANVAS):
+        if canvas is None:
+            raise ValueError(
+                f"frame {index} does not say how large its canvas is (canvas_width and canvas_height). Give the width "
+                "and height of the video that the pose was taken from."
+            )
+        frame = {**frame, **dict(zip(CANVAS, canvas))}
+    people = frame.get("people")
+    if isinstance(people, list) and any(_has_25_joints(person) for person in people):
+        frame = {**frame, "people": [_from_25(person) if _has_25_joints(person) else person for person in people]}
+    return frame
+
+
+def _has_25_joints(person: object) -> bool:
+    body = person.get(BODY) if isinstance(person, dict) else None
+    return isinstance(body, list) and len(body) == 3 * BODY_25
+
+
+def _from_25(person: dict) -> dict:
+    joints = [person[BODY][3 * joint : 3 * joint + 3] for joint in range(BODY_25)]
+    parts = {BODY: JOINTS_OF_25, FEET: FEET_OF_25}
+    return {**person, **{name: [n for joint in order for n in joints[joint]] for name, order in parts.items()}}
+
+
+def _kind(content: object) -> str:
+    names = {list: "an empty list", dict: "an object without frames", str: "a text", type(None): "nothing"}
+    return names.get(type(content), "a number")
