@@ -20,7 +20,7 @@ def _track(pose: list[dict], socket: str) -> PoseTrack:
 
 def _told(done: bodies.Retargeted, size: str) -> list[str]:
     """What an artist should know of a result, warnings first."""
-    warnings, lines = [], []
+    warnings, lines = [], [f"Read from frame {done.frame} of the reference (the first is 0)"] if done.frame else []
     for one in done.cast:
         name = f"person {one.person}: " if len(done.cast) > 1 else ""
         found = one.proportions
@@ -65,8 +65,8 @@ class RetargetPose(io.ComfyNode):
                 sockets.PoseKeypoint.Input("driving", tooltip="The movement, from Extract Pose and Mask."),
                 sockets.PoseKeypoint.Input(
                     "reference",
-                    tooltip="The pose in the character's picture, from a second Extract Pose and Mask. Of a video, the "
-                    "first frame with somebody counts. Best is a picture from head to feet, standing, from the front.",
+                    tooltip="The pose in the character's picture, from a second Extract Pose and Mask; of a video, the "
+                    "first frame that shows it well. Best is a picture from head to feet, standing, from the front.",
                 ),
                 io.Combo.Input(
                     "mode",

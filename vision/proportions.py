@@ -12,25 +12,29 @@ from numpy import ndarray
 
 from .skeleton import BONES, LEGS, Figure
 
-ALIKE = 0.01  # 1 - cos of 8°: mean angle between the bones of two poses that are the same for this purpose
+# 1 - cos of the mean angle between the bones of two poses. ALIKE, of 2.5°: they are one pose, which lengths can be read
+# from; limbs of one direction in the picture may still point to the camera by different amounts. SIMILAR: of 20°.
+ALIKE, SIMILAR = 0.001, 0.06
 SPREAD = 0.2  # how much bodies, drawn ones among them, differ in the ratio of a bone to the whole: deviation of its log
 # Median and deviation of the log of a ratio of full lengths, measured on people of training.stage whose bodies and
 # cameras are known, in a picture from about the front and in a clip, which has seen the bones at their longest.
-# Breadths tell little: they shrink with every turn of the body.
+# Breadths tell little: they shrink with every turn of the body; and people nod more than those of the stage.
 SHORTER = {"upper arms": -0.04, "forearms": -0.05, "thighs": -0.02, "shins": -0.12, "head": -0.07}
-NOISE = {"torso": 0.04, "upper arms": 0.06, "forearms": 0.07, "thighs": 0.07, "shins": 0.13, "head": 0.1}
+NOISE = {"torso": 0.04, "upper arms": 0.06, "forearms": 0.07, "thighs": 0.07, "shins": 0.13, "head": 0.15}
 NOISE |= {"shoulders": 0.3, "hips": 0.3}
+HALVES = 0.8  # a limb's half shorter than this, measured by the other half, points towards the camera
 FURTHEST = 2.0  # a ratio to the whole body's beyond this, or below its inverse, is a wrong pose, not a body
 HEIGHT = ("head", "torso", "thighs", "shins")  # what a standing body's height is made of
 MATES = {"forearms": "upper arms", "upper arms": "forearms", "shins": "thighs", "thighs": "shins", "hips": "shoulders"}
 MATES |= {"shoulders": "hips"}
+LIMB_HALVES = ("upper arms", "forearms", "thighs", "shins")
 TRUSTED = ("torso", "shoulders", "head", "thighs", "upper arms", "shins", "forearms", "hips")  # for the scale
 TURNED = 0.3  # width of the shoulders, in lengths of the torso, below which somebody is seen from the side
 FOLDED = 0.6  # height of the thigh, in lengths of the shin, below which somebody sits
 RARE = 0.1  # share of the frames that is no match for the picture
 DOUBTED = 0.6  # what is left of the confidence for each thing that does not match
 UNKNOWN = 0.5  # how far apart a bone counts that the picture shows and a frame does not
-NO_FIT = (0.0, 1.0)  # no frame in which a bone is held alike
+NO_FIT = (np.inf, 1.0)  # of a bone that no frame shows together with what the picture shows
 FRONT, SIDE, BACK = "the front", "the side", "the back"
 
 
@@ -47,7 +51,7 @@ class Proportions:
 
 
 def compare(driver: Figure, picture: Figure) -> Proportions:
-    """``picture`` [1 frame] over ``driver`` [T frames], in px of the picture over px of the driver's first frame.
+    """``picture`` [1 frame] over ``driver`` [T frames], in px of the picture over px of the driver's frame ``start``.
 
     Raises ValueError, naming the socket ``reference``, where no bone is in both.
     """
@@ -59,28 +63,33 @@ def compare(driver: Figure, picture: Figure) -> Proportions:
         rests |= {"shoulders": torso, "hips": torso}
     if folding:
         rests |= {"thighs": torso if np.isnan(rests["shins"]) else rests["shins"]}
+    rests |= {kind: np.fmax(rests[kind], HALVES * rests[MATES[kind]]) for kind in known if kind in LIMB_HALVES}
     ratios = {kind: _ratio(kind, *fits.get(kind, NO_FIT), rests[kind], torso) for kind in known}
     ratios |= {kind: ratios.get(MATES.get(kind, kind), torso) for kind in BONES if kind not in known}
     wild = [
         kind
         for kind in known
-        if abs(np.log(rests[kind] / torso)) > np.log(FURTHEST) and fits.get(kind, NO_FIT)[0] < 0.5
+        if abs(np.log(rests[kind] / torso)) > np.log(FURTHEST) and fits.get(kind, NO_FIT)[0] > ALIKE
     ]
     doubts = [doubt for doubt in (facing, folding) if doubt]
     doubts += [
         f"{kind}: the reference's are too long or short to be true; taken for {FURTHEST:g} times" for kind in wild
     ]
-    trust = float(np.mean([0.6 + 0.4 * fits.get(kind, NO_FIT)[0] for kind in known]))
+    trust = float(np.mean([0.6 + 0.4 * _weight(fits.get(kind, NO_FIT)[0], SIMILAR) for kind in known]))
     confidence = len(known) / len(BONES) * trust * DOUBTED ** len(doubts)
     return Proportions(ratios, torso, _height(driver, ratios), confidence, doubts + _crops(driver, picture))
 
 
-def _ratio(kind: str, weight: float, ratio: float, rest: float, torso: float) -> float:
-    """The likeliest ratio of a kind of bone: ``ratio`` of bones held alike as far as ``weight`` goes, else of full
+def _ratio(kind: str, apart: float, ratio: float, rest: float, torso: float) -> float:
+    """The likeliest ratio of a kind of bone: ``ratio`` of bones that are held alike, else of full
     lengths, ``rest``, as far as they can be measured, else the ``torso``'s."""
     rest = float(np.clip(rest, torso / FURTHEST, torso * FURTHEST)) / np.exp(SHORTER.get(kind, 0.0))
     rest = _between(SPREAD**2 / (SPREAD**2 + NOISE[kind] ** 2), rest, torso)
-    return _between(weight, ratio, rest)
+    return _between(_weight(apart, ALIKE), ratio, rest)
+
+
+def _weight(apart: float, scale: float) -> float:
+    return float(np.exp(-((apart / scale) ** 2)))
 
 
 def _between(weight: float, ratio: float, rest: float) -> float:
@@ -96,7 +105,8 @@ def _scale(fits: dict[str, tuple[float, float]], rests: dict[str, float]) -> flo
             "reference: it shows no part of the body that driving shows as well, so there is nothing to compare. Use a "
             "picture in which shoulders and hips are seen."
         )
-    return _between(*fits.get(kind, NO_FIT), rests[kind])
+    apart, ratio = fits.get(kind, NO_FIT)
+    return _between(_weight(apart, ALIKE), ratio, rests[kind])
 
 
 def _height(driver: Figure, ratios: dict[str, float]) -> float:
@@ -122,8 +132,8 @@ def _longest(figure: Figure, kind: str) -> float:
 
 
 def _fits(driver: Figure, picture: Figure) -> dict[str, tuple[float, float]]:
-    """By kind of bone: how alike (0…1) it is held in the frame of ``driver`` that is most like the picture, and the
-    ratio of its lengths there."""
+    """By kind of bone: how far apart it and the whole pose are held in the frame of ``driver`` that is most like the
+    picture, and the ratio of its lengths there."""
     apart = {kind: _apart(driver.vectors[kind], picture.vectors[kind]) for kind in BONES}  # [T, bones]
     limbs = np.concatenate([apart[kind] for kind in BONES if kind != "head"], axis=1)
     shown = np.concatenate(
@@ -141,8 +151,7 @@ def _fits(driver: Figure, picture: Figure) -> dict[str, tuple[float, float]]:
         ours, theirs, rest = (lengths[both[frame]].sum() for lengths in (ours, theirs, driver.rest[kind]))
         if min(ours, theirs) > 0:
             # The more foreshortened a bone is, the more its length changes with every degree.
-            alike = ALIKE * min(1.0, 2 * ours / rest)
-            fits[kind] = float(np.exp(-((distance[frame] / alike) ** 2))), float(theirs / ours)
+            fits[kind] = float(distance[frame] / min(1.0, 2 * ours / rest)), float(theirs / ours)
     return fits
 
 

@@ -14,8 +14,9 @@ from .proportions import Proportions, compare
 from .skeleton import BONES, HIPS, KINDS, LEFT_WRIST, LEGS, NECK, PARENTS, RIGHT_WRIST, Figure
 
 MODES = ("proportions", "fit", "off")
+WHOLE = 0.9  # part of the joints of the best frame that makes another good enough
 WHOSE = ("reference", "driving")  # size and place
-# What an artist adjusts: the kinds of bones of a limb. Hands follow the forearms.
+# What an artist adjusts: the kinds of bones of a limb.
 LIMBS = {
     "torso": ("torso", "shoulders", "hips"),
     "head": ("head",),
@@ -57,17 +58,17 @@ def retarget(
     size: str = "reference",
     place: str = "driving",
 ) -> Retargeted:
-    """Put the people of ``driving`` on the bodies of ``reference``, read from its first frame with somebody.
+    """Put the people of ``driving`` on the bodies of ``reference``, read from its first frame that shows enough.
 
     ``mode`` "proportions" compares limb by limb, "fit" takes the torso's ratio for all. ``adjust`` multiplies limbs of
     ``LIMBS``. ``size`` "reference": as large a part of the picture's height as there; "driving": as in driving.
-    ``place`` "driving": feet stay where driving has them in its first frame, on its canvas; "reference": where the
+    ``place`` "driving": feet stay where driving has them in such a frame, on its canvas; "reference": where the
     character stands, on the canvas of its picture.
 
     Raises ValueError, naming the socket, where either shows nobody, or both nothing in common.
     """
-    frame = int(reference.present.argmax())
-    drivers, pictures = _figures(driving.keypoints), _figures(reference.keypoints[[frame]])
+    frame = _clearest(reference)
+    drivers, pictures = _figures(driving.keypoints, _clearest(driving)), _figures(reference.keypoints[[frame]])
     _check_people(driving, drivers, "driving")
     _check_people(reference, pictures, "reference")
     canvas = reference if place == "reference" else driving
@@ -94,9 +95,15 @@ def retarget(
     return Retargeted(pose, frame, cast, len(drivers.keys() - moves.keys()), len(pictures))
 
 
-def _figures(keypoints: ndarray) -> dict[int, Figure]:
+def _clearest(track: PoseTrack) -> int:
+    """The first frame that shows nearly as much of the people as any: not the one in which somebody walks in."""
+    seen = track.seen.sum(axis=(1, 2))
+    return int((seen >= WHOLE * seen.max(initial=0)).argmax())
+
+
+def _figures(keypoints: ndarray, start: int = 0) -> dict[int, Figure]:
     """The people of ``keypoints`` [T, P, 18, 3] that are seen, by their index."""
-    figures = {person: Figure(keypoints[:, person]) for person in range(keypoints.shape[1])}
+    figures = {person: Figure(keypoints[:, person], start) for person in range(keypoints.shape[1])}
     return {person: figure for person, figure in figures.items() if figure.ever.any()}
 
 
@@ -116,8 +123,8 @@ def _pairs(drivers: dict[int, Figure], pictures: dict[int, Figure]) -> list[tupl
 
 
 def _left_edge(figure: Figure) -> float:
-    points = figure.keypoints[figure.start][figure.seen[figure.start, :HIPS], 0]
-    return float(np.median(points))
+    first = figure.seen.any(axis=1).argmax()
+    return float(np.median(figure.keypoints[first, figure.seen[first, :HIPS], 0]))
 
 
 def _prominence(figure: Figure) -> float:
@@ -127,8 +134,8 @@ def _prominence(figure: Figure) -> float:
 
 
 def _adjusted(ratios: dict[str, float], adjust: dict[str, float], unit: float) -> dict[str, float]:
-    """Ratios by kind of bone, and of the hands, times ``unit`` and what the artist asks for."""
-    ratios = ratios | {"hands": ratios["forearms"]}
+    """Ratios by kind of bone, and of the hands, which go by the arms, times ``unit`` and what the artist asks for."""
+    ratios = ratios | {"hands": float(np.sqrt(ratios["upper arms"] * ratios["forearms"]))}
     return {kind: ratios[kind] * unit * adjust.get(limb, 1.0) for limb, kinds in LIMBS.items() for kind in kinds}
 
 
@@ -137,7 +144,7 @@ def _by_limb(ratios: dict[str, float]) -> dict[str, float]:
 
 
 def _grounds(driver: Figure, picture: Figure) -> tuple[ndarray, ndarray]:
-    """The same point [2] of both bodies, as low as both show it: in driving's first frame, and in the picture."""
+    """The same point [2] of both bodies, as low as both show it: in driving's clearest frame, and in the picture."""
     for joints in ([leg[2] for leg in LEGS], [leg[1] for leg in LEGS], [HIPS], [NECK], range(HIPS)):
         both = [joint for joint in joints if driver.ever[joint] and picture.ever[joint]]
         if both:
@@ -146,8 +153,8 @@ def _grounds(driver: Figure, picture: Figure) -> tuple[ndarray, ndarray]:
 
 
 def _ground(driver: Figure) -> ndarray:
-    """Where the body stands [2] in driving's first frame: under its feet, or at what is seen instead."""
-    return _grounds(driver, Figure(driver.keypoints[[driver.start]]))[0]
+    """Where the body stands [2] in driving's clearest frame: under its feet, or at what is seen instead."""
+    return _grounds(driver, driver)[0]
 
 
 def _left(before: ndarray, canvas: PoseTrack, after: ndarray, new: PoseTrack) -> float:

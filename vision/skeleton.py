@@ -38,9 +38,11 @@ STEADY = 0.08  # part of a clip over which nearness is averaged: a camera moves 
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """One person through T frames. ``keypoints`` [T, 18, 3]: x px, y px, confidence, as in a PoseTrack."""
+    """One person through T frames. ``keypoints`` [T, 18, 3]: x px, y px, confidence, as in a PoseTrack; lengths are
+    measured as near as the person is in frame ``start``."""
 
     keypoints: ndarray
+    start: int = 0
 
     @cached_property
     def seen(self) -> ndarray:
@@ -52,11 +54,6 @@ class Figure:
     def ever(self) -> ndarray:
         """[19] bool: joints seen in some frame."""
         return self.seen.any(axis=0)
-
-    @cached_property
-    def start(self) -> int:
-        """The first frame in which somebody is seen."""
-        return int(self.seen.any(axis=1).argmax())
 
     @cached_property
     def parents(self) -> dict[int, int | None]:
@@ -104,7 +101,7 @@ class Figure:
 
     @cached_property
     def nearness(self) -> ndarray:
-        """[T] how large the body appears for its distance and the camera's zoom, 1 in the first frame it is seen in.
+        """[T] how large the body appears for its distance and the camera's zoom, 1 in frame ``start``.
 
         A bone appears at most as long as it is. So its true length is about the longest that it appears in any frame,
         and a frame's nearness is about the most that any of its bones reaches of its own true length.
@@ -120,7 +117,7 @@ class Figure:
 
     @cached_property
     def rest(self) -> dict[str, ndarray]:
-        """By kind of bone, [bones] px without foreshortening, as near as in the first frame; NaN where never seen."""
+        """By kind of bone, [bones] px without foreshortening, as near as in frame ``start``; NaN where never seen."""
         rest = {}
         for kind, lengths in self.lengths.items():
             lengths = lengths / self.nearness[:, None]
