@@ -1,13 +1,15 @@
 """BlazePose on a real dancer: against the original in a TFLite runtime, and what following adds to it."""
 
 import convert_blazepose
+import cv2
 import numpy as np
 import pack
 import pytest
 import torch
 from animate_anywhere.vision import detectors, landmarks, search
-from animate_anywhere.vision.pose import PoseTrack
+from animate_anywhere.vision.pose import PoseTrack, smooth
 from animate_anywhere.vision.region import Region
+from animate_anywhere.vision.tracking import Identities
 
 WEIGHTS = pack.ROOT / "weights" / "blazepose"
 
@@ -278,3 +280,62 @@ def test_pasting_beyond_the_frame_keeps_what_was_there():
     Region(-50, 10, 30).paste(np.ones((8, 8), np.float32), mask)
     Region(10, 10, 8).paste(np.zeros((8, 8), np.float32), mask)
     assert (mask == 0.5).all()
+
+
+def backdrop(height, width):
+    """A smooth grey picture in which nobody is."""
+    noise = np.random.default_rng(0).random((height, width, 3), np.float32)
+    return torch.from_numpy(cv2.GaussianBlur(noise, (0, 0), 9))
+
+
+@pytest.mark.parametrize("height", [45, 90])
+def test_small_people_are_found_in_tiles(network, dance, height):
+    """Of 720 px the detector itself finds nobody below 190."""
+    side = round(height * 350 / 260)
+    picture = backdrop(720, 1280)
+    small = cv2.resize(dance[0].numpy(), (side, side), interpolation=cv2.INTER_AREA)
+    picture[400 : 400 + side, 900 : 900 + side] = torch.from_numpy(small)
+    assert not network.search.whole(picture.numpy())
+    followed = network.follow(picture[None])
+    joints = followed.pose.keypoints[0, 0]
+    inside = (joints[:, 0] > 900) & (joints[:, 0] < 900 + side) & (joints[:, 1] > 400) & (joints[:, 1] < 400 + side)
+    assert inside[joints[:, 2] > 0].all() and inside.sum() >= 13
+
+
+def test_a_still_body_trembles_by_less_than_three_thousandths_of_its_height(network, dance):
+    """A picture with the grain of a camera, a frame after the other, through detector and default smoothing."""
+    grain = torch.randn(12, *dance.shape[1:], generator=torch.Generator().manual_seed(0))
+    pose = network.follow((dance[:1] + 0.02 * grain).clamp(0, 1)).pose
+    points = smooth(pose, 0.3).keypoints[:, 0, pose.seen[:, 0].all(axis=0), :2]
+    away = points - points.mean(axis=0)
+    assert np.sqrt((away**2).sum(axis=-1).mean()) < 0.003 * np.ptp(points[0, :, 1])
+
+
+def crossing(dance, followed, frames, step):
+    """Two of her, the second one mirrored and in another jacket, who cross: [T, 350, 700, 3] and, [T, 2] px, where
+    their shoulders and hips are."""
+    clip, places = backdrop(350, 700).repeat(len(frames), 1, 1, 1), []
+    torso = followed.pose.keypoints[frames][:, 0][:, [2, 5, 8, 11], 0].mean(axis=1)
+    for index, frame in enumerate(frames):
+        left = step * index, 350 - step * index
+        jacket = torch.where(torch.arange(350)[:, None, None] > 90, torch.tensor([0.4, 0.8, 1.3]), torch.ones(3))
+        for x, flip, tint in ((left[0], False, torch.ones(3)), (left[1], True, jacket)):
+            person, alpha = (dance[frame] * tint).clamp(0, 1), followed.mask[frame, ..., None]
+            if flip:
+                person, alpha = person.flip(1), alpha.flip(1)
+            place = clip[index, :, x : x + 350]
+            place.copy_(alpha * person + (1 - alpha) * place)
+        places.append((left[0] + torso[index], left[1] + 350 - torso[index]))
+    return clip, np.array(places)
+
+
+def test_two_people_who_cross_keep_their_places_in_the_pose(network, dance, followed):
+    frames = np.arange(10, 34)
+    clip, places = crossing(dance, followed, frames, step=15)
+    pose = network.follow(clip, identities=Identities(2, "leftmost")).pose
+    torsos = pose.keypoints[:, :, [2, 5, 8, 11]]
+    for person, there in enumerate((places[:, 0], places[:, 1])):
+        seen = (torsos[:, person, :, 2] > 0).all(axis=1)
+        apart = seen & (np.abs(places[:, 0] - places[:, 1]) > 60)  # nearer than that one hides the other
+        assert apart[:8].all() and apart[-6:].all()
+        assert (np.abs(torsos[apart, person, :, 0].mean(axis=1) - there[apart]) < 25).all()
