@@ -56,6 +56,12 @@ def specs(inputs: dict) -> Iterator[tuple[str, str | list, dict]]:
             yield name, spec[0], spec[1] if len(spec) > 1 else {}
 
 
+def _default(kind: str | list, options: dict) -> object:
+    """What the page shows in a new node's widget: of a list without a default, the first."""
+    choices = kind if isinstance(kind, list) else options.get("options")
+    return options["default"] if "default" in options else next(iter(choices or ()), None)
+
+
 def widget_values(inputs: dict, saved: list, prefix: str = "") -> dict[str, object]:
     """The saved list of a node's widget values by input name; takes from ``saved`` what it has used."""
     values = {}
@@ -65,7 +71,7 @@ def widget_values(inputs: dict, saved: list, prefix: str = "") -> dict[str, obje
             chosen = next(option for option in options["options"] if option["key"] == key)
             values |= widget_values(chosen["inputs"], saved, f"{prefix}{name}.")
         elif (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput"):
-            values[prefix + name] = saved.pop(0) if saved else options.get("default")
+            values[prefix + name] = saved.pop(0) if saved else _default(kind, options)
             controlled = kind == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed"))
             if saved and (controlled or any(options.get(upload) for upload in UPLOADS)):
                 saved.pop(0)

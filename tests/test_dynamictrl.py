@@ -1,5 +1,6 @@
 """DynamiCtrl from its files on disk to its latents: loading, what its shots carry, sampling, refusals."""
 
+import ctypes
 import gc
 import json
 from dataclasses import replace
@@ -167,13 +168,15 @@ def test_the_single_native_file_is_the_same_model(tmp_path, folder, model):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the highest resident memory")
 def test_memory_peaks_at_the_weights_size_and_one_shard(tmp_path):
-    """Resident memory, mapped files included; 25 % on top for what loading leaves in the allocator."""
+    """Resident memory, mapped files included; 10 % on top for the network's own objects and what torch keeps."""
     state = released.weights(8, width=256)
     size = sum(value.numel() * value.element_size() for value in state.values())
-    folder, count = released.save(tmp_path / "transformer", state, shards=4), 4
+    count = 4
+    folder = released.save(tmp_path / "transformer", state, count)
     del state
     dynamictrl.load(released.save(tmp_path / "small", released.weights(1)))  # what a first load imports and caches
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed and not given back would be counted as there already
 
     def resident(name):
         (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
@@ -183,7 +186,7 @@ def test_memory_peaks_at_the_weights_size_and_one_shard(tmp_path):
     Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts again from here
     model = dynamictrl.load(folder)
     peak = resident("VmHWM") - before
-    assert model is not None and peak < 1.25 * size * (1 + 1 / count)
+    assert model is not None and size < peak < 1.1 * size * (1 + 1 / count)
 
 
 def test_progress_counts_files_and_may_cancel(folder):

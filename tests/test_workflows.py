@@ -62,14 +62,28 @@ def test_links_join_sockets_of_one_type(prompt, infos):
                 assert given in kinds[name].split(","), f"{node['class_type']}.{name} takes {kinds[name]}, not {given}"
 
 
-def test_widget_values_are_within_what_the_widget_allows(prompt, infos):
+def downloads(workflow):
+    """Files and folders that the host offers to download where they are missing, by the folder they go into."""
+    return [model for node in workflow["nodes"] for model in node["properties"].get("models", [])]
+
+
+def test_widget_values_are_within_what_the_widget_allows(workflow, prompt, infos):
+    offered = {model["name"] for model in downloads(workflow)}
     for node in prompt.values():
         for name, kind, options in workflows.specs(infos[node["class_type"]]["input"]):
             value = node["inputs"].get(name)
             if kind in ("INT", "FLOAT") and not isinstance(value, list):
                 assert options.get("min", value) <= value <= options.get("max", value), f"{node['class_type']}.{name}"
             elif kind == "COMBO" and not any(options.get(upload) for upload in workflows.UPLOADS):
-                assert value in options["options"], f"{node['class_type']}.{name}"
+                assert value in offered or value in options["options"], f"{node['class_type']}.{name}"
+
+
+def test_what_is_to_be_downloaded_has_an_address_and_a_folder_that_the_host_knows(workflow):
+    import folder_paths
+
+    for model in downloads(workflow):
+        assert model["url"].startswith("https://huggingface.co/")
+        assert model["directory"] in folder_paths.folder_names_and_paths
 
 
 def test_titles_are_unique(prompt):
