@@ -9,6 +9,7 @@ from .nodes import (
     drawing,
     dynamictrl,
     mask,
+    motion,
     pose,
     pose_file,
     retarget,
@@ -26,7 +27,7 @@ class AnimateAnywhere(ComfyExtension):
 
     async def get_node_list(self) -> list:
         prepare = [*pose.NODES, *pose_file.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES]
-        places = [*background.NODES, *tracks.NODES, *backdrop.NODES]
+        places = [*background.NODES, *tracks.NODES, *motion.NODES, *backdrop.NODES]
         return [*prepare, *places, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES]
 
 

@@ -1,0 +1,101 @@
+"""Pose to Tracks, as the graph calls it."""
+
+import comfy.model_management
+import numpy as np
+import pytest
+import torch
+from animate_anywhere.nodes import motion as nodes
+from animate_anywhere.training import rehearsal, stage
+from animate_anywhere.vision.camera_path import CameraPath
+from animate_anywhere.vision.pose import PoseTrack
+from comfy_extras.nodes_wanmove import WanMoveVisualizeTracks, create_pos_embeddings
+
+METHODS = pytest.mark.parametrize("method", list(nodes.METHODS))
+
+
+@pytest.fixture(scope="module")
+def walk():
+    """Somebody walks, both feet in the frame, and the camera goes along."""
+    return rehearsal.rehearse(stage.draw_plan(2 * 10**9 + 4, 29, (160, 96), route="walk", camera="follow", whole=True))
+
+
+def convert(pose, *inputs, **named):
+    return nodes.PoseToTracks.execute(pose.to_openpose(), *inputs, **named).result
+
+
+@METHODS
+def test_tracks_camera_path_and_report_belong_together(walk, method):
+    tracks, path, report = convert(walk.pose, method)
+    assert isinstance(path, CameraPath) and len(path) == 29 and (path.width, path.height) == (160, 96)
+    track, seen = tracks["track_path"], tracks["track_visibility"]
+    assert track.shape == (29, seen.shape[1], 2) and seen.shape[0] == 29 and seen.dtype == torch.bool
+    first = np.flatnonzero(seen[0].numpy())
+    expected = path.carry(track[0, first].double().numpy())
+    np.testing.assert_allclose(track[:, first].numpy(), expected, atol=0.01)  # float32 px
+    assert f"29 frames of 160×96 px, read by {method}" in report
+    assert f"Confidence {path.confidence[1:].mean():.2f} of 1" in report
+
+
+@METHODS
+def test_the_background_goes_the_way_it_went(walk, method):
+    guess, truth = convert(walk.pose, method)[1].steps, walk.steps
+    assert guess[:, 0].mean() * truth[:, 0].mean() > 0
+    assert abs(guess[:, 0].mean() / truth[:, 0].mean() - 1) < 0.6
+
+
+@METHODS
+def test_the_report_warns_where_the_pose_says_nothing(walk, method):
+    keypoints = walk.pose.keypoints.copy()
+    keypoints[:, :, [8, 9, 10, 11, 12, 13]] = 0
+    _, path, report = convert(PoseTrack(keypoints, 160, 96), method)
+    whole = convert(walk.pose, method)[1]
+    assert path.confidence[1:].mean() < whole.confidence[1:].mean() - 0.15
+    assert "No foot is seen in any frame" in report
+
+
+@METHODS
+def test_frames_without_anybody_are_told(walk, method):
+    keypoints = walk.pose.keypoints.copy()
+    keypoints[[5, 6, 20]] = 0
+    _, path, report = convert(PoseTrack(keypoints, 160, 96), method)
+    assert "Nobody is there in frames 5-6, 20" in report
+    assert np.isfinite(path.homographies).all()
+
+
+def test_the_hosts_nodes_draw_and_use_the_tracks(walk):
+    tracks = convert(walk.pose, reseed=False)[0]
+    drawn = WanMoveVisualizeTracks.execute(torch.zeros(29, 96, 160, 3), 24, 3, 1.0, 2, tracks)[0]
+    assert drawn.shape == (29, 96, 160, 3) and drawn.amax() > 0.5
+    positions = create_pos_embeddings(tracks["track_path"], tracks["track_visibility"], [4, 8, 8], 96, 160)
+    seen = tracks["track_visibility"][0]
+    assert (positions[:, 0] >= 0).all(-1).sum() == seen.sum()
+
+
+def test_points_and_reseed_are_heard(walk):
+    few, many = (convert(walk.pose, points=points, reseed=False)[0] for points in (8, 200))
+    assert few["track_path"].shape[1] < 15 and many["track_path"].shape[1] > 100
+    assert convert(walk.pose, points=200)[0]["track_path"].shape[1] >= many["track_path"].shape[1]
+
+
+def test_one_frame_is_refused():
+    with pytest.raises(ValueError, match="^pose: it has one frame"):
+        convert(PoseTrack(np.ones((1, 1, 18, 3)), 64, 64))
+
+
+def test_nobody_is_refused():
+    with pytest.raises(ValueError, match="^pose: there is nobody in any of its frames"):
+        convert(PoseTrack(np.zeros((3, 1, 18, 3)), 64, 64))
+
+
+def test_missing_weights_are_told(walk, monkeypatch, tmp_path):
+    monkeypatch.setattr(nodes, "WEIGHTS", tmp_path / "pose_motion.safetensors")
+    with pytest.raises(ValueError, match="^method: learned needs pose_motion.safetensors"):
+        convert(walk.pose)
+    assert convert(walk.pose, "geometry")
+
+
+def test_it_stops_when_the_artist_cancels(walk):
+    for method in nodes.METHODS:
+        comfy.model_management.interrupt_current_processing(True)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            convert(walk.pose, method)
