@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from datetime import date
+from pathlib import Path
 
 import pack
 
 SIZE, FRAMES, STEPS = 256, 45, 6
 PREPARE_FRAMES = 100
+TRACK_FRAMES = 120
 
 
 def best(repeats: int, *runs) -> list[float]:
@@ -159,6 +161,44 @@ def bench_prepare() -> None:
     report("pose and mask at 1280×720", f"{PREPARE_FRAMES / taken:.1f} fps", "at least 25")
 
 
+def bench_tracks() -> None:
+    """Background tracks of a 540p video seen by a camera that pans and zooms, and the memory that they take."""
+    pack.load()
+    import cv2
+    import numpy as np
+    import torch
+    from animate_anywhere.vision.background_tracks import track_background
+    from demo import dance_frames
+
+    height, width = 540, 960
+    wall = cv2.resize(dance_frames()[0].numpy(), (1600, 1600), interpolation=cv2.INTER_CUBIC)
+    frames = torch.empty(TRACK_FRAMES, height, width, 3)
+    for t, frame in enumerate(frames):
+        zoom = 1 + 0.001 * t
+        view = np.array([[zoom, 0, 100 + 1.7 * t], [0, zoom, 200 + 20 * np.sin(t / 9)]])
+        frame[:] = torch.from_numpy(cv2.warpAffine(wall, view, (width, height), flags=cv2.WARP_INVERSE_MAP))
+    mask = torch.zeros(TRACK_FRAMES, height, width)
+    mask[:, 150:500, 400:560] = 1
+    with torch.inference_mode():
+        track_background(frames[:5], mask[:5])
+        before = resident()
+        most = before
+
+        def watch(_: int) -> None:
+            nonlocal most
+            most = max(most, resident())
+
+        track_background(frames, mask, progress=watch)
+        (taken,) = best(2, lambda: track_background(frames, mask))
+    report("background tracks at 960×540", f"{TRACK_FRAMES / taken:.1f} fps", "at least 60")
+    report("memory beyond inputs and outputs", f"{(most - before) / 1e6:.0f} MB", "below 500")
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def bench_start() -> None:
     """What the pack adds to the host's start."""
     from comfyui import import_seconds
@@ -176,6 +216,7 @@ PARTS = {
     "sampling": bench_sampling,
     "operations": bench_operations,
     "prepare": bench_prepare,
+    "tracks": bench_tracks,
     "start": bench_start,
     "demo": bench_demo,
 }

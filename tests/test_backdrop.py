@@ -11,7 +11,9 @@ from animate_anywhere.vision.camera_path import CameraPath
 from animate_anywhere.vision.track_motion import of_camera, of_tracks
 from animate_anywhere.vision.tracks import Tracks
 from animate_anywhere.vision.view import sources
+from comfy_extras.nodes_wan import WanAnimateToVideo
 from scene import camera, film, psnr, wall
+from toys import taehv_vae
 
 WIDTH, HEIGHT, FRAMES = 320, 180, 10
 SIZE = (HEIGHT, WIDTH)
@@ -244,3 +246,18 @@ def test_the_artist_can_cancel():
     comfy.model_management.interrupt_current_processing(True)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         MoveBackground.execute(PICTURE, camera_path=pan(2))
+
+
+def test_wan_animate_takes_the_moving_background():
+    """The host's own node, with a small VAE of Wan's layout."""
+    images, _, _ = MoveBackground.execute(PICTURE, camera_path=pan(13), width=128, height=64).result
+    room = torch.zeros(13, 64, 128)
+    room[:, :, 32:64] = 1
+    text = [[torch.zeros(1, 1, 8), {}]]
+    output = WanAnimateToVideo.execute(
+        text, text, taehv_vae(), 128, 64, 13, 1, 5, 0, background_video=images, character_mask=room
+    )
+    positive, trim = output[0][0][1], output[3]
+    assert positive["concat_latent_image"].shape == (1, 16, 4 + trim, 8, 16)
+    mask = positive["concat_mask"][0, :, trim : trim + 3]  # in fours; what the host adds after frame 12 is left open
+    assert mask[..., 4:8].all() and not mask[..., :4].any() and not mask[..., 8:].any()
