@@ -51,7 +51,7 @@ def _nobody(images: Tensor) -> ValueError:
 class ExtractPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        share = {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01, "advanced": True}
+        share = {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01, "optional": True, "advanced": True}
         return io.Schema(
             node_id=f"{sockets.PREFIX}ExtractPose",
             display_name="Extract Pose and Mask",
@@ -79,6 +79,7 @@ class ExtractPose(io.ComfyNode):
                     default=1,
                     min=1,
                     max=MOST_PEOPLE,
+                    optional=True,  # as all that follows: a prompt saved before they came still runs
                     tooltip="How many people to follow. Each keeps its place in the pose, also when two cross. Where "
                     "somebody walks past in front of the lead, 2 holds on to the lead more surely than 1.",
                 ),
@@ -86,6 +87,7 @@ class ExtractPose(io.ComfyNode):
                     "lead",
                     options=list(LEADS),
                     default=LEADS[0],
+                    optional=True,
                     tooltip="Who comes first, and who is taken where more people are in view. leftmost and rightmost: "
                     "where they are first seen. point: nearest to lead_x and lead_y.",
                 ),

@@ -68,7 +68,7 @@ class SavePose(io.ComfyNode):
 class LoadPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": WIDEST, "advanced": True}
+        size = {"default": 0, "min": 0, "max": WIDEST, "optional": True, "advanced": True}
         return io.Schema(
             node_id=f"{sockets.PREFIX}LoadPose",
             display_name="Load Pose",

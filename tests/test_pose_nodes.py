@@ -66,6 +66,11 @@ def test_two_people_have_a_skeleton_each_in_the_order_asked_for(clip):
     assert "The lead was seen in 2 of 2\nPerson 2 was seen in 2 of 2" in report
 
 
+def test_prompts_from_before_several_people_still_run():
+    added = {"people", "lead", "lead_x", "lead_y"}
+    assert {input.id for input in nodes.ExtractPose.define_schema().inputs if input.optional} == added
+
+
 def test_the_lead_is_the_one_nearest_to_the_point(clip):
     pair = torch.cat([clip[:1], clip[:1].flip(2)], dim=2)
     for x, side in ((0.2, 0), (0.8, 1)):
