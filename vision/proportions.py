@@ -22,12 +22,12 @@ SPREAD = 0.2  # how much bodies, drawn ones among them, differ in the ratio of a
 SHORTER = {"upper arms": -0.04, "forearms": -0.05, "thighs": -0.02, "shins": -0.12, "head": -0.07}
 NOISE = {"torso": 0.04, "upper arms": 0.06, "forearms": 0.07, "thighs": 0.07, "shins": 0.13, "head": 0.15}
 NOISE |= {"shoulders": 0.3, "hips": 0.3}
-HALVES = 0.8  # a limb's half shorter than this, measured by the other half, points towards the camera
+HALVES = 0.8  # a limb's half whose ratio differs more from the other half's points at the camera in one of both
 FURTHEST = 2.0  # a ratio to the whole body's beyond this, or below its inverse, is a wrong pose, not a body
 HEIGHT = ("head", "torso", "thighs", "shins")  # what a standing body's height is made of
 MATES = {"forearms": "upper arms", "upper arms": "forearms", "shins": "thighs", "thighs": "shins", "hips": "shoulders"}
 MATES |= {"shoulders": "hips"}
-LIMB_HALVES = ("upper arms", "forearms", "thighs", "shins")
+LIMB_HALVES = (("upper arms", "forearms"), ("thighs", "shins"))
 TRUSTED = ("torso", "shoulders", "head", "thighs", "upper arms", "shins", "forearms", "hips")  # for the scale
 TURNED = 0.3  # width of the shoulders, in lengths of the torso, below which somebody is seen from the side
 FOLDED = 0.6  # height of the thigh, in lengths of the shin, below which somebody sits
@@ -63,7 +63,8 @@ def compare(driver: Figure, picture: Figure) -> Proportions:
         rests |= {"shoulders": torso, "hips": torso}
     if folding:
         rests |= {"thighs": torso if np.isnan(rests["shins"]) else rests["shins"]}
-    rests |= {kind: np.fmax(rests[kind], HALVES * rests[MATES[kind]]) for kind in known if kind in LIMB_HALVES}
+    for one, other in LIMB_HALVES:
+        rests |= _agreed(one, other, rests, torso)
     ratios = {kind: _ratio(kind, *fits.get(kind, NO_FIT), rests[kind], torso) for kind in known}
     ratios |= {kind: ratios.get(MATES.get(kind, kind), torso) for kind in BONES if kind not in known}
     wild = [
@@ -86,6 +87,14 @@ def _ratio(kind: str, apart: float, ratio: float, rest: float, torso: float) -> 
     rest = float(np.clip(rest, torso / FURTHEST, torso * FURTHEST)) / np.exp(SHORTER.get(kind, 0.0))
     rest = _between(SPREAD**2 / (SPREAD**2 + NOISE[kind] ** 2), rest, torso)
     return _between(_weight(apart, ALIKE), ratio, rest)
+
+
+def _agreed(one: str, other: str, rests: dict[str, float], torso: float) -> dict[str, float]:
+    """The full length of the half of a limb that is further from the torso's ratio, brought near the other half's."""
+    if np.isnan(rests[one] + rests[other]):
+        return {}
+    near, far = sorted((one, other), key=lambda kind: abs(np.log(rests[kind] / torso)))
+    return {far: float(np.clip(rests[far], HALVES * rests[near], rests[near] / HALVES))}
 
 
 def _weight(apart: float, scale: float) -> float:
