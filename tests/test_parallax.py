@@ -101,5 +101,6 @@ def test_depths_of_a_frame_lie_on_its_posts(walked):
     straight = alignment.place(np.array([4]), 8, points, np.zeros(len(points)))[0]
     moved = np.linalg.norm(there - straight, axis=1)
     assert np.quantile(moved, 0.25) < 0.7  # the wall; corners of posts are many, too
-    # The posts: 4 frames at 2 px a frame, 0.6 times faster than the wall. A window on a post's edge sees both.
-    assert np.quantile(moved, 0.97) == pytest.approx(4.8, abs=1.5)
+    # The posts: 4 frames at 2 px a frame, 0.6 times faster than the wall, are 4.8 px. A window on a post's edge sees
+    # both, and a depth that few frames tell of is held back.
+    assert 2.4 < np.quantile(moved, 0.97) < 6.3

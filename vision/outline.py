@@ -13,7 +13,7 @@ from torch import Tensor
 
 FLOW_SIZE = 320  # px, the longer side: flow carries a soft mask, finer is wasted
 REACH = 2  # frames to either side that vote
-ALIKE = 0.08  # of full brightness: what a neighbour shows otherwise by more is something else, and has no vote
+ALIKE = 0.03  # of full brightness: what a neighbour shows otherwise by more is something else, and has no vote
 EDGE = 0.012  # of the picture's longer side: how far an outline may be moved to an edge of the picture
 SMOOTH = 1e-3  # a contrast whose square is below this is no edge
 SHARP = 1.6  # the filter softens a little more than the mask was
