@@ -114,8 +114,8 @@ def embed_twice(model: nn.Module, latents: Tensor) -> Tensor:
     """[B, 16, t, h, w] -> [B, N, D] by the base's own patch embedding, which sees them as picture and start picture."""
     x = torch.cat([latents, latents], dim=1)  # [B, 32, t, h, w]
     x = pad_to_patch_size(x, (PATCH, PATCH, PATCH)).permute(0, 2, 1, 3, 4)  # [B, t, 32, h, w]
-    no_words = x.new_zeros(len(x), 0, model.patch_embed.text_proj.in_features)
-    return model.patch_embed(no_words, x)
+    word = x.new_zeros(len(x), 1, model.patch_embed.text_proj.in_features)  # one, for not every kernel takes none
+    return model.patch_embed(word, x)[:, 1:]
 
 
 def rope_at(model: nn.Module, times: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

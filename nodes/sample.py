@@ -99,7 +99,10 @@ class SampleShot(io.ComfyNode):
             description="Animates a shot: encodes it, samples the video and decodes it. "
             "The same seed gives the same video.",
             inputs=[
-                io.Model.Input("model", tooltip="CogVideoX 1.5 image-to-video with Apply AnimateAnywhere Adapter."),
+                io.Model.Input(
+                    "model",
+                    tooltip="CogVideoX 1.5 image-to-video with Apply AnimateAnywhere Adapter, or Load DynamiCtrl.",
+                ),
                 io.Vae.Input("vae", tooltip="The model's own VAE: CogVideoX's, or aa_tiny_vae with aa_tiny_base."),
                 sockets.Shot.Input("shot", tooltip="From Shot."),
                 io.Conditioning.Input("positive", tooltip="A prompt, or No Prompt."),
