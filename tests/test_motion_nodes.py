@@ -54,6 +54,16 @@ def test_the_report_warns_where_the_pose_says_nothing(walk, method):
 
 
 @METHODS
+@pytest.mark.parametrize("frames", [2, 29])
+def test_a_head_alone_tells_nothing_and_breaks_nothing(walk, method, frames):
+    keypoints = np.zeros((frames, 1, 18, 3))
+    keypoints[:, 0, 0] = walk.pose.keypoints[:frames, 0, 0]
+    tracks, path, report = convert(PoseTrack(keypoints, 160, 96), method)
+    assert np.isfinite(path.homographies).all() and torch.isfinite(tracks["track_path"]).all()
+    assert "No foot is seen in any frame" in report and "the pose does NOT tell the motion" in report
+
+
+@METHODS
 def test_frames_without_anybody_are_told(walk, method):
     keypoints = walk.pose.keypoints.copy()
     keypoints[[5, 6, 20]] = 0
