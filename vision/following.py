@@ -11,7 +11,7 @@ from .landmarks import openpose_joints
 from .region import Region
 from .search import Found, same_place
 from .search import distinct as distinct_regions
-from .tracking import Identities, Sighting, distinct, similarity, torso_colours
+from .tracking import NEAR, STEP_SLACK, Identities, Sighting, distinct, similarity, torso_colours
 
 if TYPE_CHECKING:
     from .detectors import BlazePose
@@ -20,7 +20,6 @@ SOON = 24  # frames after a loss in which every frame is searched
 SEARCH_EVERY = 6  # frames: for people who are to come, while others are in view
 TILES_EVERY = 24  # frames: a whole round of tiles takes as long as a second of following
 SPARE = 2  # candidates that are looked at beyond those who are missing
-STEADY = 0.1  # similarity to the frame after, for who is followed back
 
 
 class Following:
@@ -125,7 +124,8 @@ class Following:
         frame = picture(self.frames[index])
         for number in sorted(unnoticed):
             sighting = self._sight(frame, after[number])
-            if not sighting or similarity(sighting.joints, self.joints[index + 1][number], sighting.size) < STEADY:
+            then = self.joints[index + 1][number]
+            if not sighting or similarity(sighting.joints, then, STEP_SLACK * sighting.size) < NEAR:
                 continue
             if all(len(distinct([sighting, Sighting(joints, None, 0)])) == 2 for joints in here.values()):
                 yield number, sighting
