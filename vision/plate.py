@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import retouch, sweep
 from .alignment import Alignment, align
-from .mask import INSIDE, bounding_box, fit_mask, grow_frame, without_lapses
+from .mask import INSIDE, bounding_box, close_lapses, fit_mask, grow_frame
 
 METHODS = ("temporal", "telea")
 GROW = 8  # px: motion blur, hair and contact shadow reach this far beyond a good mask
@@ -108,9 +108,10 @@ def _hidden(mask: Tensor, grow: int) -> np.ndarray:
 def _trust(hidden: np.ndarray, shy: int = SHY) -> np.ndarray:
     """How far the pixels of ``hidden`` [T, H, W] can be trusted to show background: uint8 of CLEAR, BESIDE (``shy`` px
     around), HIDDEN."""
-    blocked = without_lapses(hidden, GLIMPSE)
-    trust = np.empty(hidden.shape, np.uint8)
-    for frame, inside in zip(trust, blocked):
+    trust = hidden.astype(np.uint8)  # and in place from here on: a long video fits into memory once
+    close_lapses(trust, GLIMPSE)
+    for frame in trust:
+        inside = frame > 0
         frame[:] = np.where(inside, HIDDEN, np.where(grow_frame(inside, shy), BESIDE, CLEAR))
     return trust
 
@@ -143,7 +144,7 @@ class _Cleaner:
         self._each(self._fill, range(count), lambda done: progress(count + done))
         if shadow:
             self._each(lambda t: self._lift(t, shadow), range(count), lambda done: progress(2 * count + done))
-        invented = self.unfilled.copy()
+        invented = torch.from_numpy(self.unfilled).float()
         self._invent(fill, lambda: progress(steps(count, "temporal", shadow)))
         return self._plate(invented)
 
@@ -154,7 +155,7 @@ class _Cleaner:
         for t in np.flatnonzero(whole):  # nothing to start from: the nearest frame stands in
             self.clean[t] = self.clean[usable[np.abs(usable - t).argmin()]]
         progress(len(whole))
-        return self._plate(self.hidden)
+        return self._plate(torch.from_numpy(self.hidden).float())
 
     def _each(self, work: Callable[[int], None], frames: Iterable[int], progress: Progress) -> None:
         """``work`` for every frame, several at a time: they write to nothing but their own frame."""
@@ -165,12 +166,12 @@ class _Cleaner:
         finally:
             pool.shutdown(cancel_futures=True)  # a cancelled run leaves at once
 
-    def _plate(self, invented: np.ndarray) -> Plate:
+    def _plate(self, invented: Tensor) -> Plate:
         return Plate(
             torch.from_numpy(self.clean),
-            torch.from_numpy(invented).float(),
+            invented,
             np.count_nonzero(self.hidden, axis=(1, 2)),
-            np.count_nonzero(invented, axis=(1, 2)),
+            invented.count_nonzero((1, 2)).numpy(),
             self.alignment,
         )
 
