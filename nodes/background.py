@@ -87,6 +87,7 @@ class InpaintBackground(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "shadow",
+                    optional=True,  # as all that follows: a prompt saved before they came still runs
                     default=0,
                     min=0,
                     max=2048,
@@ -95,6 +96,7 @@ class InpaintBackground(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "invent",
+                    optional=True,
                     options=list(INVENT),
                     advanced=True,
                     tooltip="How large holes are invented that no frame fills. lama: a network, from models/inpaint. "

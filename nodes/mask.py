@@ -156,6 +156,7 @@ class SegmentCharacter(io.ComfyNode):
                 _grow_input(),
                 io.Float.Input(
                     "steadiness",
+                    optional=True,  # as all that follows: a prompt saved before they came still runs
                     default=0.5,
                     min=0.0,
                     max=1.0,
@@ -164,22 +165,26 @@ class SegmentCharacter(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "refine",
+                    optional=True,
                     default=True,
                     tooltip="Lets the outline of blazepose follow the edges of the picture.",
                 ),
                 io.Combo.Input(
                     "weights",
+                    optional=True,
                     options=["auto", *SAM2.found()],
                     advanced=True,
                     tooltip="Of sam2: a file or folder in models/sam2. auto: base plus of 2.1, or what is there.",
                 ),
                 io.Boolean.Input(
                     "objects",
+                    optional=True,
                     default=False,
                     tooltip="Looks for what the hands hold, too, and takes it out of the mask. Needs sam2.",
                 ),
                 io.Combo.Input(
                     "matting",
+                    optional=True,
                     options=list(MATTING),
                     tooltip="vitmatte draws hair and soft edges into the mask; its folder goes into models/vitmatte. "
                     "With it, set feather to 0.",
@@ -239,6 +244,7 @@ class ShapeAgnosticMask(io.ComfyNode):
                 _feather_input(advanced=True),
                 io.Combo.Input(
                     "blocks",
+                    optional=True,  # as all that follows: a prompt saved before they came still runs
                     options=list(BLOCKS),
                     advanced=True,
                     tooltip="inference: blocks of the size above. training: one size for the whole video, drawn from "
@@ -246,6 +252,7 @@ class ShapeAgnosticMask(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed",
+                    optional=True,
                     default=0,
                     min=0,
                     max=2**64 - 1,
@@ -254,6 +261,7 @@ class ShapeAgnosticMask(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "steady",
+                    optional=True,
                     default=True,
                     advanced=True,
                     tooltip="The grid stays where the first frame laid it. Off: each frame's box lays its own, as in "

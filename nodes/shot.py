@@ -100,6 +100,7 @@ def image_latent_scale_input() -> io.Combo.Input:
         "image_latent_scale",
         options=[TRAINED, UNSCALED],
         default=TRAINED,
+        optional=True,  # a prompt saved before it came still runs
         advanced=True,
         tooltip="What the latents of the background picture are multiplied with. 0.7 is the scale of all latents of "
         "CogVideoX 1.5 (aa_tiny has one of its own), and what DynamiCtrl was fine-tuned with. 1.0 is what DynamiCtrl's "
