@@ -172,6 +172,9 @@ def test_interrupted_preparation_goes_on_and_ends_alike(footage, prepared, tmp_p
 def test_shards_and_workers_make_together_what_one_run_makes(footage, prepared, tmp_path):
     prepare.prepare_all(footage, tmp_path, DATA, shard="2/2")
     assert 0 < len(dataset.read_entries(tmp_path)) < 6
+    cv2.warpAffine(
+        np.zeros((2000, 2000, 3), np.uint8), np.eye(2, 3), (2000, 2000)
+    )  # OpenCV has threads; a fork has not
     prepare.prepare_all(footage, tmp_path, DATA, shard="1/2", workers=2)
     assert tree(tmp_path) == tree(prepared)
 

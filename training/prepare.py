@@ -245,6 +245,9 @@ def _entries(missing: list[Job], workers: int) -> Iterator[tuple[Job, dict]]:
         return
     # Forked, so that each worker has the host already, which takes seconds to import.
     context = multiprocessing.get_context("fork")
+    # OpenCV's threads do not exist in a forked process, which would wait for them for ever: none may be left here.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     pool = ProcessPoolExecutor(min(workers, len(missing)), context, initializer=_begin_worker)
     try:
         running = {pool.submit(prepare, job): job for job in missing}
@@ -257,6 +260,7 @@ def _entries(missing: list[Job], workers: int) -> Iterator[tuple[Job, dict]]:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
 def _begin_worker() -> None:
@@ -264,7 +268,6 @@ def _begin_worker() -> None:
     video they have, and get no other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 def _report_progress(missing: list[Job], entries: Iterable[tuple[Job, dict]]) -> None:
