@@ -34,6 +34,10 @@ class Cancelled(ClientError):
     """The prompt was cancelled."""
 
 
+class Gone(ClientError):
+    """The server does not answer, or has forgotten the prompt: it ended, or was started anew."""
+
+
 class Client:
     """One connection to the ComfyUI at ``url``; use it as a context manager."""
 
@@ -46,7 +50,7 @@ class Client:
         try:
             self.socket = websocket.create_connection(address, timeout=SILENCE_S)
         except (OSError, websocket.WebSocketException) as error:
-            raise ClientError(f"no ComfyUI at {self.url} ({error})") from None
+            raise Gone(f"no ComfyUI at {self.url} ({error})") from None
         return self
 
     def __exit__(self, *_) -> None:
@@ -68,7 +72,7 @@ class Client:
         except urllib.error.HTTPError as error:
             raise ClientError(refusal(error.read()) or f"{request.full_url}: {error}") from None
         except OSError as error:
-            raise ClientError(f"no answer from {request.full_url} ({error})") from None
+            raise Gone(f"no answer from {request.full_url} ({error})") from None
 
     def upload(self, path: Path, name: str | None = None) -> str:
         """Put the file into the server's input folder, in place of one of the same name; the name to use in a node."""
@@ -80,10 +84,8 @@ class Client:
 
     def queue(self, prompt: dict) -> str:
         """Queue ``prompt`` (API form). ClientError, naming the node and the input, if the server refuses any of it."""
-        for node, entry in prompt.items():
-            key = CHOSEN.get(entry["class_type"])
-            if key and entry["inputs"].get(key) == "":
-                raise ClientError(f"{title(prompt, node)}: no {key} is chosen")
+        for node, key in unchosen(prompt):
+            raise ClientError(f"{title(prompt, node)}: no {key} is chosen")
         answer = self.post("prompt", {"prompt": prompt, "client_id": self.id})
         if answer["node_errors"]:  # it would run those outputs that are not concerned, and leave out the rest
             self.cancel(answer["prompt_id"])
@@ -119,9 +121,9 @@ class Client:
             except websocket.WebSocketTimeoutException:
                 if prompt_id in self.queued():
                     continue
-                raise ClientError("the server has dropped the prompt without a word") from None
+                raise Gone("the server has dropped the prompt without a word") from None
             except (OSError, websocket.WebSocketException) as error:
-                raise ClientError(f"the server at {self.url} went away ({error})") from None
+                raise Gone(f"the server at {self.url} went away ({error})") from None
             if isinstance(message, bytes):  # a preview picture
                 continue
             message = json.loads(message)
@@ -218,6 +220,14 @@ def put(prompt: dict, name: str, key: str, value: object) -> None:
     if key not in inputs:
         raise ClientError(f"{name!r} has no input {key!r}; it has: {', '.join(inputs)}")
     inputs[key] = value
+
+
+def unchosen(prompt: dict) -> Iterator[tuple[str, str]]:
+    """(node, input) of files that the workflow leaves to the user and nobody has chosen."""
+    for node, entry in prompt.items():
+        key = CHOSEN.get(entry["class_type"])
+        if key and entry["inputs"].get(key) == "":
+            yield node, key
 
 
 def files(outputs: dict) -> Iterator[dict]:

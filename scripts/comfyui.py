@@ -1,6 +1,6 @@
 """Run ComfyUI for a while: on a folder of its own, with this pack as its only custom node, and gone at the end.
 
-python scripts/server.py           start it in a temporary folder and keep it until Ctrl-C
+python scripts/comfyui.py          start it in a temporary folder and keep it until Ctrl-C
 """
 
 import ctypes
@@ -61,16 +61,18 @@ class Server:
 
 @contextmanager
 def running(
-    host: hosts.Host, folder: Path | None = None, with_pack: bool = True, timeout: float = 180, life: int = LIFE_S
-) -> Iterator[Server]:
+    host: hosts.Host, folder: Path | None = None, with_pack: bool = True, timeout: float = 180, life: int = LIFE_S,
+    port: int = 0,
+) -> Iterator[Server]:  # fmt: skip
     """ComfyUI of ``host`` on the CPU, answering at ``Server.url``; it ends with the block, whatever happens in it.
 
     ``folder`` is its base directory (a temporary one if None). ``timeout`` s to answer, ``life`` s at most to live.
+    ``port``: 0 for any that is free.
     """
     with tempfile.TemporaryDirectory(prefix="comfyui-") as temporary:
         folder = Path(folder or temporary).resolve()
         lay_out(folder, with_pack)
-        started, port, log = time.monotonic(), free_port(), folder / "server.log"
+        started, port, log = time.monotonic(), port or free_port(), folder / "server.log"
         with log.open("w") as output:
             process = subprocess.Popen(
                 command(host, folder, port),
