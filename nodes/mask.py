@@ -12,8 +12,8 @@ from ..vision import detectors, outline, pointing
 from ..vision import mask as masks
 from ..vision import pose as poses
 from . import files, sockets
+from .detection import WEIGHTS
 from .feedback import progress_of
-from .pose import WEIGHTS
 
 LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 BLOCKS = ("inference", "training")

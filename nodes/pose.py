@@ -8,7 +8,6 @@ from ..vision import mask as masks
 from ..vision import pose as poses
 from ..vision.tracking import LEADS, Identities
 from . import detection, sockets
-from .detection import WEIGHTS as WEIGHTS
 from .feedback import progress_of, ranges
 
 LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again

@@ -148,14 +148,14 @@ def bench_prepare() -> None:
     """Pose and mask of a 720p video."""
     pack.load()
     import torch
-    from animate_anywhere.nodes import pose as nodes
+    from animate_anywhere.nodes.detection import WEIGHTS
     from animate_anywhere.vision import detectors
     from demo import dance_frames
 
     clip = torch.nn.functional.interpolate(dance_frames().movedim(-1, 1), (720, 1280), mode="bilinear").movedim(1, -1)
     frames = clip[torch.arange(PREPARE_FRAMES) % len(clip)].contiguous()
     with torch.inference_mode():
-        network = detectors.load_blazepose(nodes.WEIGHTS)
+        network = detectors.load_blazepose(WEIGHTS)
         network.follow(frames[:5])
         (taken,) = best(3, lambda: network.follow(frames))
     report("pose and mask at 1280×720", f"{PREPARE_FRAMES / taken:.1f} fps", "at least 25")

@@ -63,7 +63,7 @@ def plates() -> None:
 def masks_() -> None:
     """The built-in mask on the stage, as BlazePose gives it, steadied, and drawn to edges."""
     import numpy as np
-    from animate_anywhere.nodes.pose import WEIGHTS
+    from animate_anywhere.nodes.detection import WEIGHTS
     from animate_anywhere.training import stage
     from animate_anywhere.vision import detectors, outline
 

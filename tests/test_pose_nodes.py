@@ -105,7 +105,7 @@ def test_a_missing_file_is_named_with_its_address_and_folder(clip, models, detec
 
 
 def test_a_heavy_file_that_is_something_else_is_refused(clip, models):
-    (models / "detection" / detection.HEAVY).write_bytes((nodes.WEIGHTS / "landmarks.safetensors").read_bytes())
+    (models / "detection" / detection.HEAVY).write_bytes((detection.WEIGHTS / "landmarks.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"^detector: blazepose_heavy\.safetensors does not hold BlazePose's heavy"):
         extract(clip, detector="blazepose heavy")
 
@@ -148,7 +148,7 @@ def test_onnx_without_onnxruntime_says_what_to_do(models, monkeypatch):
 
 
 def test_smoothing_of_0_is_the_pose_as_found(clip):
-    found = load_blazepose(nodes.WEIGHTS).follow(clip).pose.to_openpose()
+    found = load_blazepose(detection.WEIGHTS).follow(clip).pose.to_openpose()
     assert extract(clip, smoothing=0).result[0] == found
     assert extract(clip, smoothing=0.5).result[0] != found
 

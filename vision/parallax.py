@@ -126,7 +126,7 @@ def _solve_key(pairs: list[_Pair], count: int, epipoles: np.ndarray, first: int)
         for pair in later:
             pair.place(depths[pair.points], epipoles, first)
         depths = _depths(pairs, count, epipoles, depths)
-        if not tied:  # the scale of the first keyframe's depths is free: keep it
+        if not tied and not np.isnan(depths).all():  # the scale of the first keyframe's depths is free: keep it
             depths /= np.sqrt(np.nanmean(depths**2)) + 1e-12
     return depths
 
