@@ -67,6 +67,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from animate_anywhere.models import latents
     from animate_anywhere.training import vae_samples as samples
     from animate_anywhere.training import vae_training as training
+    from animate_anywhere.vision import metrics
 
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(arguments.weights)))
     latents.check_vae(vae)
@@ -76,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> None:
         for name, values in figures.items():
             frames = getattr(clip, name).float() / 255
             latent = latents.encode_frames(vae, frames)
-            values.append(training.psnr(latents.decode_latents(vae, latent), frames))
+            values.append(metrics.psnr(latents.decode_latents(vae, latent), frames))
             if name == "frames":
                 coded.append(latent.flatten())
     variance = float((torch.cat(coded) * training.SCALE).var())

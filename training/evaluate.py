@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ..models import checkpoint as adapters
-from ..vision import metrics
+from ..models.clips import blank
+from ..models.pose_motion import PoseMotion
+from ..vision import backdrop, metrics, track_motion
 from ..vision.camera_path import CameraPath
 from . import checkpoint, epipolar, losses, samples, sheet, stage
 from .autoencoder import Autoencoder
@@ -27,9 +29,6 @@ from .encoded import Encoded, encode
 from .journal import span
 from .networks import GROUPS, Family, load_base
 from .objective import noise_schedule
-
-if TYPE_CHECKING:  # what measures without a head needs none
-    from ..models.pose_motion import PoseMotion
 
 FIRST = samples.HELD_OUT + 10**6  # the first clip; those before it are on sample sheets
 TRACKED = 1.0  # px: a point is asked after where it can be followed this well in the true video
@@ -39,7 +38,6 @@ GROWN = 0.025  # of the longer side: the blur around the person belongs to it
 BLOCKS = (8, 16)  # px: sides of what one latent pixel and one token show
 NOISE = (250, 500, 750)  # timesteps at which attention is looked at
 QUERIES = 64  # of a clip, whose attention is looked at
-GREY = 0.5  # of what a moved background picture does not show
 
 PICTURE = ("psnr", "ssim", "person", "colour")
 MOTION = ("motion", "direction", "blocks8", "blocks16")
@@ -175,7 +173,7 @@ def measure(scene: Scene, video: Tensor, moves: bool) -> dict[str, float]:
 class Evaluation:
     """A family on held-out clips. ``head``: the motion head, for the condition "two-stage"."""
 
-    def __init__(self, family: Family, vae: Autoencoder, options: Options, head: "PoseMotion | None" = None) -> None:
+    def __init__(self, family: Family, vae: Autoencoder, options: Options, head: PoseMotion | None = None) -> None:
         if "two-stage" in options.conditions and head is None:
             raise ValueError("conditions: two-stage needs a motion head, and none was given.")
         self.family = family
@@ -276,19 +274,13 @@ def _share_outside(constraint: epipolar.EpipolarConstraint, rows: epipolar.Rows)
     return constraint.suppressed(rows).mean(1)
 
 
-def move_background(head: "PoseMotion", clip: stage.Clip) -> Tensor:
+def move_background(head: PoseMotion, clip: stage.Clip) -> Tensor:
     """The explicit way (table III, "Explicit Two-stage"): the clean first picture moved as the motion head reads it
     from the pose, [T, H, W, 3]; what the picture does not show is grey."""
     width, height = clip.plan.width, clip.plan.height
     motion = head.read(torch.from_numpy(clip.pose.keypoints), width, height)
     path = CameraPath.from_steps(motion.steps.double().numpy(), width, height)
-    corner = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # OpenCV counts from the first pixel's centre
-    picture = clip.background[0].numpy()
-    moved = [
-        cv2.warpPerspective(picture, corner @ to @ np.linalg.inv(corner), (width, height), borderValue=3 * (GREY,))
-        for to in path.homographies
-    ]
-    return torch.from_numpy(np.stack(moved)).clamp(0, 1)
+    return blank(*backdrop.move_background(clip.background[:1], track_motion.of_camera(path, width, height)))
 
 
 # --- to files, and from them ------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..vision.metrics import psnr
 from .configuration import Optimiser as Rates
 from .optimiser import AdamW, Muon
 from .vae import CHANNELS, PIXELS, VAE, Widths
@@ -172,11 +172,6 @@ def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def psnr(one: Tensor, other: Tensor) -> float:
-    """In dB, of pictures in 0…1."""
-    return -10 * math.log10(max(float((one - other).square().mean()), 1e-10))
-
-
 @torch.no_grad()
 def measure(vae: VAE, clips: list[Material]) -> dict[str, float]:
     """PSNR of frames and drawn poses (dB, mean over clips); mean and variance of latents after the host's scale."""
@@ -187,7 +182,8 @@ def measure(vae: VAE, clips: list[Material]) -> dict[str, float]:
         for name, values in figures.items():
             target = (getattr(clip, name)[None].permute(0, 1, 4, 2, 3).float() / 255).to(device)
             coded = vae.encode(target)
-            values.append(psnr(vae.decode(coded).clamp(0, 1), target))
+            back = vae.decode(coded).clamp(0, 1)
+            values.append(psnr(back[0].movedim(1, -1), target[0].movedim(1, -1)))
             if name == "frames":
                 latents.append(coded.transpose(0, 2).flatten(1))
     columns = torch.cat(latents, 1) * SCALE
