@@ -45,6 +45,21 @@ def test_latent_loss_equals_that_of_diffusers_training_scripts():
     )
 
 
+def test_the_person_weighs_more_and_the_whole_as_much():
+    background = torch.ones(2, 2, 3, 4, dtype=torch.bool)
+    background[0, 0, 1, 2] = False
+    weights = losses.person_weights(background, 3.0)
+    assert weights.shape == (2, 1, 4, 6, 8)
+    assert torch.allclose(weights.flatten(1).mean(1), torch.ones(2)) and torch.equal(weights[1], torch.ones(1, 4, 6, 8))
+    assert torch.isclose(weights[0, 0, 1, 3, 5] / weights[0, 0, 2, 3, 5], torch.tensor(4.0))
+    latents = torch.zeros(2, 16, 4, 6, 8)
+    wrong = latents.clone()
+    wrong[0, :, :2, 2:4, 4:6] = 1  # all of the person, and nothing else
+    alphas = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    ratio = losses.latent_loss(wrong, latents, alphas, weights) / losses.latent_loss(wrong, latents, alphas)
+    assert torch.isclose(ratio, weights.max())
+
+
 def test_one_step_with_the_true_velocity_gives_the_latents():
     latents, noise = torch.randn(2, 3, 16, 2, 4, 6).unbind(0)
     alphas = losses.alphas_cumprod(model_sampling())[torch.tensor([0, 500, 999])]

@@ -61,6 +61,7 @@ class Conditions:
 class Loss:
     """Eq. 7 of the paper. A weight of 0 leaves its part out altogether."""
 
+    person: float = 0.0  # how much more the latent loss counts where the character is; 0: as in the paper
     perceptual: float = 0.0
     vgg: str = ""  # file of VGG's weights; empty: edges and colours instead
     decoded: int = 0  # clips of a micro batch that are decoded at most, the others' share falling to them; 0: all
@@ -287,6 +288,8 @@ def _check_values(file: str, configuration: Configuration) -> None:
     starts = conditions.clean_start + conditions.own_start + conditions.environment
     if abs(starts - 1) > 1e-6:
         raise ValueError(f"{file}: clean_start, own_start and environment share all samples; their sum is {starts:g}.")
+    if configuration.loss.person < 0:
+        raise ValueError(f"{file}: loss.person {configuration.loss.person}: it is an extra weight, from 0 on.")
     if not all(0 <= block < model.blocks for block in configuration.loss.probed_blocks):
         raise ValueError(f"{file}: loss.probed_blocks {configuration.loss.probed_blocks}: there are {model.blocks}.")
     if data.keep and not data.clips:

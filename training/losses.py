@@ -3,7 +3,10 @@ perceptual.py."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from ..models.latents import PATCH
 
 PERCEPTUAL_WEIGHT, EPIPOLAR_WEIGHT = 0.2, 0.005  # λ of eq. 7, as in section IV
 
@@ -31,14 +34,30 @@ def one_step(noisy: Tensor, velocity: Tensor, alphas: Tensor) -> Tensor:
     return signal * noisy.float() - spread * velocity.float()
 
 
-def latent_loss(predicted: Tensor, latents: Tensor, alphas: Tensor) -> Tensor:
+def latent_loss(predicted: Tensor, latents: Tensor, alphas: Tensor, weights: Tensor | None = None) -> Tensor:
     """Eq. 5 as CogVideoX is trained: |x̂0 - x0|² / (1-ᾱ), averaged.
 
     It is what diffusers' examples/cogvideo/train_cogvideox_*lora.py and CogVideo's own finetune/ minimise, and equals
-    |v̂ - v|². predicted: one_step(...), latents: x0, both [B, 16, t, h, w]; alphas: ᾱ [B].
+    |v̂ - v|². predicted: one_step(...), latents: x0, both [B, 16, t, h, w]; alphas: ᾱ [B]; weights: [B, 1, t, h, w],
+    as person_weights() gives them.
     """
     _, spread = _amounts(alphas, latents)
-    return ((predicted - latents.float()) / spread).square().mean()
+    errors = ((predicted - latents.float()) / spread).square()
+    return (errors if weights is None else weights * errors).mean()
+
+
+def person_weights(background: Tensor, extra: float) -> Tensor:
+    """Weights of mean 1 for latent_loss, ``1 + extra`` times as large where a person is as elsewhere.
+
+    Not in the paper. A person covers an eighth of a clip, and a small network spends what it learns where most pixels
+    are. background: bool [B, t, h, w] of tokens -> [B, 1, 2t, 2h, 2w] of latents. Clips whose tokens are all alike
+    weigh evenly.
+    """
+    weights = torch.where(background, 1.0, 1.0 + extra)
+    weights = weights / weights.flatten(1).mean(1)[:, None, None, None]
+    for dim in (1, 2, 3):
+        weights = weights.repeat_interleave(PATCH, dim)
+    return weights[:, None]
 
 
 class Losses(NamedTuple):

@@ -92,7 +92,9 @@ class Objective:
     def _latent(self, velocity: Tensor, noisy: Tensor, batch: Encoded, draw: Draw) -> tuple[Tensor, Tensor]:
         alphas = self.alphas[draw.timesteps]
         predicted = losses.one_step(noisy, velocity, alphas)
-        return losses.latent_loss(predicted, batch.video, alphas), predicted
+        extra = self.settings.person
+        weights = losses.person_weights(batch.background_tokens, extra) if extra else None
+        return losses.latent_loss(predicted, batch.video, alphas, weights), predicted
 
     def _probe(self, family: Family, batch: Encoded, draw: Draw) -> AbstractContextManager:
         """A probe of the attention in the chosen blocks, where the epipolar loss has a part in this stage."""
