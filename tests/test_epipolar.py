@@ -203,18 +203,29 @@ def test_gradient_checkpointing_changes_nothing(wrap):
     assert all(torch.equal(actual[name], one) for name, one in expected.items())
 
 
+class Ours(torch.nn.Module):
+    """dit.forward as a module, for torch's functional_call."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, **given):
+        return dit.forward(self.network, **given)
+
+
 def test_background_motion_learns_from_the_epipolar_loss():
-    """LoRA on q and k, through the stock forward: a fresh B is moved, as A is zero then only B can be."""
+    """LoRA on q and k: a fresh B is moved, as A is zero then only B can be."""
     network, given, limits = stock(), inputs(batch=1), constraint(batch=1)
     generator = torch.Generator().manual_seed(2)
     down = {name: torch.randn(4, 128, generator=generator, requires_grad=True) for name in ("q", "k")}
     up = {name: torch.zeros(128, 4, requires_grad=True) for name in ("q", "k")}
     changed = {
-        f"blocks.1.{name}.weight": getattr(network.blocks[1], name).weight.detach() + up[name] @ down[name]
+        f"network.blocks.1.{name}.weight": getattr(network.blocks[1], name).weight.detach() + up[name] @ down[name]
         for name in ("q", "k")
     }
     with AttentionProbe(network, [1], limits.queries, TOKENS, limits) as probe:
-        torch.func.functional_call(network, changed, (), {**given, "transformer_options": probe.options()})
+        torch.func.functional_call(Ours(network), changed, (), {**given, "transformer_options": probe.options()})
         probe.mean().backward()
     assert all(up[name].grad.abs().max() > 0 for name in up)
 
@@ -225,7 +236,7 @@ def test_the_probe_leaves_the_video_as_it_is():
     with torch.no_grad(), AttentionProbe(network, BLOCKS, limits.queries, TOKENS) as probe:
         seen = dit.forward(network, **given, extra_keys=extra, transformer_options=probe.options())
         assert torch.equal(seen, dit.forward(network, **given, extra_keys=extra))
-    assert not any(block._forward_pre_hooks for block in network.blocks)
+    assert not any(block.around for block in network.blocks if hasattr(block, "around"))
 
 
 def test_the_probe_keeps_sampled_rows_and_all_keys():
@@ -238,6 +249,33 @@ def test_the_probe_keeps_sampled_rows_and_all_keys():
         assert probe.seen[index].queries.shape == (2, 9, 2, 64)
         assert probe.seen[index].keys.shape == (2, text + TOKENS + extra, 2, 64)
         assert probe.seen[index].text == text
+
+
+STEERED = ("normed", "attended", "residual")
+
+
+def steering(network, how, batch=2):
+    """controls of dit.forward that change nothing, so that a steered block must be seen as one that is not."""
+    zero = torch.zeros(batch, TOKENS, network.dim)
+    control = dit.BlockControl(**{how: (lambda hidden: hidden) if how == "attended" else zero})
+    return lambda tokens: [control] * len(network.blocks)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("how", STEERED)
+def test_blocks_that_a_pose_network_steers_are_seen(how, checkpointed):
+    """By PadaLN (normed), by cross-attention (attended) and by the others: with and without gradient checkpointing."""
+    network, given, limits = stock(), inputs(), constraint()
+    expected = gradients(probed_loss(network, given, character(network), limits), network)
+    for block in network.blocks if checkpointed else ():
+        block.around = partial(checkpoint, use_reentrant=False)
+    with AttentionProbe(network, BLOCKS, limits.queries, TOKENS, limits) as probe:
+        dit.forward(
+            network, **given, extra_keys=character(network), transformer_options=probe.options(),
+            controls=steering(network, how),
+        )  # fmt: skip
+        actual = gradients(probe.mean(), network)
+    assert all(torch.equal(actual[name], one) for name, one in expected.items())
 
 
 def test_a_weak_reference_is_still_among_the_keys():

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 class AttentionProbe:
     """Looks at the attention of chosen blocks while it runs, at the rows of some queries.
 
-    Use it for one forward, and keep it open until backward has run: gradient checkpointing looks again. ::
+    Use it for one dit.forward, and keep it open until backward has run: gradient checkpointing looks again. ::
 
         with AttentionProbe(network, blocks, constraint.queries, tokens, constraint) as probe:
             velocity = dit.forward(network, …, transformer_options=probe.options())
@@ -52,17 +52,17 @@ class AttentionProbe:
 
     def __enter__(self) -> "AttentionProbe":
         self.seen, self._widest = {}, {}
+        self._before = {index: getattr(block, "around", None) for index, block in self.chosen.items()}
         # The mark travels with the call's arguments. Counting calls would fail: the blocks of ControlNet and
-        # ReferenceNet share the options, and checkpointing calls blocks again, the last one first.
-        self._hooks = [
-            block.register_forward_pre_hook(partial(_mark, index), with_kwargs=True)
-            for index, block in self.chosen.items()
-        ]
+        # ReferenceNet share the options, and checkpointing calls blocks again, the last one first. Hooks of a block
+        # would fail as well: one that a pose network steers runs without them.
+        for index, block in self.chosen.items():
+            block.around = partial(_mark, index, self._before[index])
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        for index, block in self.chosen.items():
+            block.around = self._before[index]
 
     def options(self, transformer_options: dict | None = None) -> dict:
         """``transformer_options`` under which this probe sees the attention; overrides already there go on working."""
@@ -74,7 +74,7 @@ class AttentionProbe:
         """The mean of what ``look`` returned, over the chosen blocks."""
         if len(self.seen) < len(self.chosen):
             missing = sorted(self.chosen.keys() - self.seen.keys())
-            raise ValueError(f"blocks {missing}: their attention was not seen. Run them with options() of this probe.")
+            raise ValueError(f"blocks {missing}: their attention was not seen. Run dit.forward with options() of this probe.")
         return torch.stack([self.seen[index] for index in self.chosen]).mean()
 
     def _attend(self, outer: Callable | None, function: Callable, q: Tensor, k: Tensor, v: Tensor, *args, **kwargs):
@@ -101,8 +101,10 @@ class AttentionProbe:
         return Rows(rows.unflatten(-1, (heads, -1)), k.unflatten(-1, (heads, -1)), text)
 
 
-def _mark(index: int, block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    return args, {**kwargs, "transformer_options": {**(kwargs.get("transformer_options") or {}), BLOCK: index}}
+def _mark(index: int, around: Callable | None, forward: Callable, *, transformer_options: dict, **inputs):
+    """A block's ``around`` (see dit.run_block) that says which block it is, and then does what ``around`` does."""
+    inputs["transformer_options"] = {**transformer_options, BLOCK: index}
+    return forward(**inputs) if around is None else around(forward, **inputs)
 
 
 class HeadMean(torch.autograd.Function):
