@@ -74,7 +74,9 @@ class AttentionProbe:
         """The mean of what ``look`` returned, over the chosen blocks."""
         if len(self.seen) < len(self.chosen):
             missing = sorted(self.chosen.keys() - self.seen.keys())
-            raise ValueError(f"blocks {missing}: their attention was not seen. Run dit.forward with options() of this probe.")
+            raise ValueError(
+                f"blocks {missing}: their attention was not seen. Run dit.forward with options() of this probe."
+            )
         return torch.stack([self.seen[index] for index in self.chosen]).mean()
 
     def _attend(self, outer: Callable | None, function: Callable, q: Tensor, k: Tensor, v: Tensor, *args, **kwargs):
