@@ -95,6 +95,13 @@ class ApplyAdapter(io.ComfyNode):
                     "model", tooltip="The model with the adapter; for Sample Shot, or the stock custom samplers."
                 )
             ],
+            search_aliases=[
+                "apply controlnet",
+                "pose control",
+                "pose strength",
+                "background motion",
+                "animate anywhere",
+            ],
         )
 
     @classmethod
@@ -136,6 +143,7 @@ class EncodeReference(io.ComfyNode):
                 ),
             ],
             outputs=[sockets.Reference.Output("reference", tooltip="The character as the model reads it, for Shot.")],
+            search_aliases=["referencenet", "reference image", "character picture", "identity", "ip adapter"],
         )
 
     @classmethod

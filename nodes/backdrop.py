@@ -51,7 +51,7 @@ class MoveBackground(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}MoveBackground",
             display_name="Move Background",
-            category=sockets.PREPARE,
+            category=sockets.BACKGROUND,
             description="Makes a still background picture move like the background of another video, or as a pose "
             "implies: a background video for a shot, or for WanAnimateToVideo.",
             inputs=[

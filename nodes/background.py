@@ -63,7 +63,7 @@ class InpaintBackground(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}InpaintBackground",
             display_name="Inpaint Background",
-            category=sockets.PREPARE,
+            category=sockets.BACKGROUND,
             description="Takes the person out of a video: what is behind comes from other frames, where it was seen, "
             "and only the rest is invented. The camera may stand or move.",
             inputs=[

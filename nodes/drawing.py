@@ -48,7 +48,7 @@ class DrawPose(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}DrawPose",
             display_name="Draw Pose",
-            category=sockets.PREPARE,
+            category=sockets.POSE,
             description="Draws skeletons on black, in the colours that pose models know; or plain ones for your own "
             "eyes, also over the video. Faces and hands are drawn too where the pose has them.",
             inputs=[

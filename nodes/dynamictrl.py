@@ -119,7 +119,7 @@ class BlackOut(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}BlackOut",
             display_name="Black Out for DynamiCtrl",
-            category=sockets.PREPARE,
+            category=sockets.MASK,
             description="Blacks out the background or the clothes of a picture, so that DynamiCtrl's masked models "
             "fill them as the prompt says: Mask_B01 the background, Mask_C01 the clothes.",
             inputs=[

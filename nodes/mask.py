@@ -135,7 +135,7 @@ class SegmentCharacter(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}SegmentCharacter",
             display_name="Segment Character",
-            category=sockets.PREPARE,
+            category=sockets.MASK,
             description="Makes a mask of the person in a video or picture, and of what the hands hold. Without a pose "
             "it follows the clearest person; with one, it masks everybody whom the pose shows.",
             inputs=[
@@ -226,7 +226,7 @@ class ShapeAgnosticMask(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}ShapeAgnosticMask",
             display_name="Shape-Agnostic Mask",
-            category=sockets.PREPARE,
+            category=sockets.MASK,
             description="Turns a mask into blocks that hide its outline, so that a new character need not have the "
             "shape of the old one. This is how Animate Anyone 2 marks the place of the character in an environment.",
             inputs=[

@@ -85,7 +85,7 @@ class PoseToTracks(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}PoseToTracks",
             display_name="Pose to Tracks",
-            category=sockets.PREPARE,
+            category=sockets.BACKGROUND,
             description="Reads from the pose alone how the background must move behind the person: a planted foot "
             "stands still in the world, and a body that grows in the frame comes nearer.",
             inputs=[

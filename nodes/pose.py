@@ -54,7 +54,7 @@ class ExtractPose(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}ExtractPose",
             display_name="Extract Pose and Mask",
-            category=sockets.PREPARE,
+            category=sockets.POSE,
             description="Follows people through a video or picture: their skeletons, and a mask of them. Frames where "
             "the lead is not seen get a pose from the frames around them.",
             inputs=[

@@ -28,7 +28,7 @@ class SavePose(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}SavePose",
             display_name="Save Pose",
-            category=sockets.PREPARE,
+            category=sockets.POSE,
             description="Writes a pose into a JSON file in the output folder: to edit by hand, to keep, or to use in "
             "another workflow. Load Pose brings it back to the last digit.",
             inputs=[
@@ -72,7 +72,7 @@ class LoadPose(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}LoadPose",
             display_name="Load Pose",
-            category=sockets.PREPARE,
+            category=sockets.POSE,
             description="Reads a pose from a JSON file in the input or output folder: one that Save Pose wrote, one of "
             "another tool (OpenPose, ControlNet preprocessors), or one made by hand.",
             inputs=[

@@ -58,7 +58,7 @@ class RetargetPose(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}RetargetPose",
             display_name="Retarget Pose",
-            category=sockets.PREPARE,
+            category=sockets.POSE,
             description="Puts a movement on another body: the driving person's angles, the character's limbs. Feet "
             "that stand stay where they stand, and zooms stay as they are.",
             inputs=[

@@ -34,6 +34,7 @@ class Sampler(io.ComfyNode):
             "samplers of KSamplerSelect start CogVideoX from far too much noise.",
             inputs=[_method_input()],
             outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom or SamplerCustomAdvanced.")],
+            search_aliases=["ksampler select", "cogvideox dpm", "ddim", "sampler"],
         )
 
     @classmethod
@@ -64,6 +65,7 @@ class Schedule(io.ComfyNode):
                 ),
             ],
             outputs=[io.Sigmas.Output("sigmas", tooltip="For SamplerCustom or SamplerCustomAdvanced.")],
+            search_aliases=["basic scheduler", "sigmas", "noise schedule", "trailing", "steps"],
         )
 
     @classmethod

@@ -181,6 +181,12 @@ class EncodeShot(io.ComfyNode):
                 io.Conditioning.Output("negative", tooltip="With the background; for DynamiCtrl, with the pose, too."),
                 io.Latent.Output("latent", tooltip="Empty, in the size of the part; for the stock samplers."),
             ],
+            search_aliases=[
+                "image to video conditioning",
+                "shot to conditioning",
+                "samplercustom",
+                "pose conditioning",
+            ],
         )
 
     @classmethod
@@ -211,7 +217,7 @@ class NoPrompt(io.ComfyNode):
             "and the pose say what is to be seen.",
             inputs=[io.Model.Input("model", tooltip="The CogVideoX 1.5 model that is to be sampled.")],
             outputs=[io.Conditioning.Output("conditioning", tooltip="For both positive and negative.")],
-            search_aliases=["empty prompt", "zero conditioning"],
+            search_aliases=["empty prompt", "zero conditioning", "conditioning zero out", "no text"],
         )
 
     @classmethod

@@ -6,10 +6,13 @@ from torch import Tensor
 PREFIX = "AA_"
 
 CATEGORY = "AnimateAnywhere"
-PREPARE = f"{CATEGORY}/prepare"
-MODEL = f"{CATEGORY}/model"
-SHOT = f"{CATEGORY}/shot"
-SAMPLING = f"{CATEGORY}/sampling"
+# Numbered, because the menu sorts by name, and an artist works in this order.
+POSE = f"{CATEGORY}/1 pose"
+MASK = f"{CATEGORY}/2 mask"
+BACKGROUND = f"{CATEGORY}/3 background"
+MODEL = f"{CATEGORY}/4 model"
+SHOT = f"{CATEGORY}/5 shot"
+SAMPLING = f"{CATEGORY}/6 sampling"
 
 # The OpenPose frame list of the host's SDPose nodes and of comfyui_controlnet_aux, so that poses mix freely.
 PoseKeypoint = io.Custom("POSE_KEYPOINT")

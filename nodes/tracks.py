@@ -61,7 +61,7 @@ class TrackBackground(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}TrackBackground",
             display_name="Track Background",
-            category=sockets.PREPARE,
+            category=sockets.BACKGROUND,
             description="Follows points of the background through a video, past the people in front of it, and reads "
             "from them how the camera moves.",
             inputs=[
@@ -125,7 +125,7 @@ class DrawTracks(io.ComfyNode):
         return io.Schema(
             node_id=f"{sockets.PREFIX}DrawTracks",
             display_name="Draw Tracks",
-            category=sockets.PREPARE,
+            category=sockets.BACKGROUND,
             description="Draws background tracks as coloured discs on black, left out where the character is: the "
             "picture of background motion that Liu et al. show their model.",
             inputs=[
