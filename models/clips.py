@@ -21,11 +21,12 @@ Progress = Callable[[int], None]  # called with the number of units done so far;
 class Shot:
     """Who, where and how: what AA_SHOT carries. All frames have the shot's size; values are 0…1."""
 
-    length: int  # frames
-    background: Tensor  # [1, H, W, 3] a start picture, or [length, H, W, 3] the environment video
+    length: int  # frames, any number
+    background: Tensor  # [1, H, W, 3] the place without the character, or [length, H, W, 3] the environment video
     pose: Tensor | None = None  # [length, H, W, 3] the drawn pose
     mask: Tensor | None = None  # [1 or length, H, W] of an environment video: 1 where the character goes
     reference: Reference | None = None
+    start: Tensor | None = None  # [1, H, W, 3] the first frame itself, the character in it
 
     @property
     def width(self) -> int:
@@ -40,24 +41,36 @@ class Shot:
         """Whether the background is a video."""
         return len(self.background) > 1
 
-    def window(self, start: int = 0, length: int = 0) -> "Shot":
+    def window(self, start: int = 0, length: int = 0, hold: bool = False) -> "Shot":
         """The ``length`` frames from frame ``start`` on as a shot of its own; 0: all that follow.
 
-        What has one frame for all times stays as it is. Raises ValueError when the window reaches outside.
+        What has one frame for all times stays as it is; the first frame's picture, ``self.start``, belongs to frame 0.
+        Raises ValueError when the window reaches outside; with ``hold``, the last frame is held there instead.
         """
         if not 0 <= start < self.length:
             raise ValueError(f"start: frame {start} is outside the shot. Its frames are 0 to {self.length - 1}.")
         length = length or self.length - start
-        if length < 0 or start + length > self.length:
+        if length < 0 or (start + length > self.length and not hold):
             raise ValueError(
                 f"length: {length} frames from frame {start} on reach outside the shot of {self.length} frames. "
                 f"At most {self.length - start} are left from there."
             )
 
-        def cut(frames: Tensor | None) -> Tensor | None:
-            return frames if frames is None or len(frames) == 1 else frames[start : start + length]
+        def cut(frames: Tensor | None, moves: bool = True) -> Tensor | None:
+            if frames is None or not moves:
+                return frames
+            part = frames[start : start + length]
+            held = part[-1:].expand(length - len(part), *part.shape[1:])
+            return torch.cat([part, held]) if len(held) else part
 
-        return replace(self, length=length, background=cut(self.background), pose=cut(self.pose), mask=cut(self.mask))
+        return replace(
+            self,
+            length=length,
+            background=cut(self.background, self.has_environment),
+            pose=cut(self.pose),
+            mask=cut(self.mask, self.mask is not None and len(self.mask) > 1),
+            start=None if start else self.start,
+        )
 
 
 def make_shot(
@@ -70,28 +83,29 @@ def make_shot(
     length: int = 0,
     progress: Progress | None = None,
     start_pose: Tensor | None = None,
+    start: Tensor | None = None,
 ) -> Shot:
     """A shot from frames of any size.
 
     pose: [T, H, W, 3], background: [1 or T, H, W, 3 or 4], mask: [1 or T, H, W] in the background's own size. A size of
     0 follows from the pose video. A background of another aspect ratio is cropped at its centre, and its mask with it;
-    a mask on a still background has no meaning and is left out. ``length`` (0: all) is rounded down to 8k+5.
+    a mask on a still background has no meaning and is left out. ``length`` 0: all.
     start_pose: [1, H, W, 3], the pose of the person in the background picture, becomes frame 0, and the pose video
-    follows: how DynamiCtrl was trained. It is cropped as the background is.
+    follows: how DynamiCtrl was trained. start: [1, H, W, 3 or 4], the first frame. Both are cropped as the background
+    is.
     ``progress`` is called with the number of frames resized. Raises ValueError, naming the socket, before any frame is
     touched.
     """
-    _check_frames("pose", pose, latents.SHORTEST)
-    _check_frames("background", background, latents.SHORTEST if len(background) > 1 else 1)
-    if start_pose is not None:
-        _check_frames("start_pose", start_pose, 1)
+    for name, frames in (("pose", pose), ("background", background), ("start_pose", start_pose), ("start", start)):
+        if frames is not None:
+            _check_frames(name, frames)
     mask = mask if len(background) > 1 else None
     if mask is not None:
         mask = mask.reshape(-1, *mask.shape[-2:])  # [H, W] -> [1, H, W]
         _check_mask(mask, background)
     width, height = _size(pose, width, height)
     before = 0 if start_pose is None else 1
-    length = latents.valid_length(_asked_length(len(pose) + before, background, length))
+    length = _asked_length(len(pose) + before, background, length)
     done = 0
 
     def fit(frames: Tensor, method: str, most: int = length) -> Tensor:
@@ -114,14 +128,13 @@ def make_shot(
         pose=drawn,
         mask=None if mask is None else fit(mask[..., None], "area")[..., 0],  # [T, H, W] -> [T, H, W, 1] and back
         reference=reference,
+        start=None if start is None else fit(start[..., :3], "lanczos", 1),
     )
 
 
-def _check_frames(name: str, frames: Tensor, shortest: int) -> None:
+def _check_frames(name: str, frames: Tensor) -> None:
     if frames.ndim != 4 or not frames.shape[0]:
         raise ValueError(f"{name}: there are no frames in it (shape {tuple(frames.shape)}).")
-    if len(frames) < shortest:
-        raise ValueError(f"{name}: the video has {len(frames)} frames; a shot needs at least {shortest}.")
 
 
 def _check_mask(mask: Tensor, background: Tensor) -> None:
@@ -167,18 +180,19 @@ def _to_step(side: float) -> int:
 
 def _asked_length(poses: int, background: Tensor, length: int) -> int:
     """How many frames the artist wants. Raises ValueError where they are not there."""
-    there = available_frames(poses, background)
-    if length and not latents.SHORTEST <= length <= there:
+    surroundings = len(background) if len(background) > 1 else poses
+    there = min(poses, surroundings)
+    if length and not 1 <= length <= there:
         raise ValueError(
-            f"length: {length} frames are asked for; choose {latents.SHORTEST} to {there}, the frames that pose and "
-            "background have, or 0 for all."
+            f"length: {length} frames are asked for; choose 1 to {there}, the frames that pose and background have, or "
+            "0 for all."
+        )
+    if not length and surroundings < poses:
+        raise ValueError(
+            f"background: the video has {surroundings} frames and the pose {poses}. Set length to {surroundings} or "
+            "less, or give a background video that is as long, or a picture."
         )
     return length or there
-
-
-def available_frames(poses: int, background: Tensor) -> int:
-    """For how many frames there is one of ``poses`` and a background."""
-    return poses if len(background) == 1 else min(poses, len(background))
 
 
 def _fit(frames: Tensor, width: int, height: int, method: str, progress: Progress | None) -> Tensor:
@@ -221,16 +235,19 @@ def encode(shot: Shot, vae, progress: Progress | None = None) -> Encoded:
     """Put a shot through the VAE; ``progress`` is called after each of two parts.
 
     Of a start picture, latent frame 0 holds the picture and the others are zero (CogVideoX-I2V). Of an environment
-    video, every frame is there, with the character's region blanked (Animate Anyone 2, section 3.2).
-    Raises ValueError when the VAE is not CogVideoX's kind or the length not 8k+5.
+    video, every frame is there, with the character's region blanked (Animate Anyone 2, section 3.2); but for the first
+    one, where the shot has a ``start``. Raises ValueError when the VAE is not CogVideoX's kind or the length not 8k+5.
     """
     latents.check_vae(vae)
-    if latents.valid_length(shot.length) != shot.length:
+    if latents.fitting_length(shot.length) != shot.length:
         raise ValueError(
             f"length: {shot.length} frames do not fill CogVideoX 1.5's latent frames; use "
-            f"{latents.valid_length(shot.length)} (8k+5)."
+            f"{latents.fitting_length(shot.length)} (8k+5)."
         )
-    background = latents.encode_frames(vae, blank(shot.background, shot.mask))
+    background = blank(shot.background, shot.mask)
+    if shot.start is not None:
+        background = torch.cat([shot.start, background[1:]])
+    background = latents.encode_frames(vae, background)
     if not shot.has_environment:
         background = latents.first_frame_only(background, latents.latent_frames(shot.length))
     if progress is not None:

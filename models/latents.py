@@ -15,6 +15,7 @@ FRAMES_PER_LATENT = 4
 PIXELS_PER_LATENT = 8
 PATCH = 2  # latent pixels, and latent frames, in one token
 SIZE_STEP = PIXELS_PER_LATENT * PATCH
+LENGTH_STEP = FRAMES_PER_LATENT * PATCH
 SHORTEST = 5
 
 
@@ -35,8 +36,12 @@ def valid_length(frames: int) -> int:
     """
     if frames < SHORTEST:
         raise ValueError(f"A clip needs at least {SHORTEST} frames; there are {frames}.")
-    step = FRAMES_PER_LATENT * PATCH
-    return (frames - SHORTEST) // step * step + SHORTEST
+    return (frames - SHORTEST) // LENGTH_STEP * LENGTH_STEP + SHORTEST
+
+
+def fitting_length(frames: int) -> int:
+    """The shortest length of 8k+5 frames that holds ``frames`` frames."""
+    return SHORTEST + -(-max(0, frames - SHORTEST) // LENGTH_STEP) * LENGTH_STEP
 
 
 def check_size(width: int, height: int) -> None:

@@ -8,24 +8,43 @@ from comfy_api.latest import io, ui
 import nodes
 
 from ..models import attach, clips, dit, latents
-from . import sockets
+from ..vision import drawing, drawn_pose
+from ..vision.tracking import Identities
+from . import detection, sockets
 from .feedback import progress_of
 
 
-def _report(shot: clips.Shot, asked: int, background, mask) -> str:
-    """What became of the inputs, in a few lines."""
-    frames = f"{asked} frames" if asked == shot.length else f"asked {asked}, using {shot.length} frames (8k+5)"
+START = {
+    True: "Start: the picture, which shows the character as the first pose does",
+    False: "Start: the background alone. In the start picture, nobody stands as in the first pose ({:.0%} in common, "
+    "{:.0%} wanted)",
+}
+
+
+def _report(shot: clips.Shot, background, mask, agreement: float | None) -> str:
+    """What became of the inputs, in a few lines. ``agreement``: of a start picture with the first pose."""
     height, width = background.shape[1:3]
     resized = "" if (width, height) == (shot.width, shot.height) else f", fitted from {width}×{height}"
     kind = "video" if shot.has_environment else "one picture"
     lines = [
-        f"Shot: {shot.width}×{shot.height} px, {frames}",
+        f"Shot: {shot.width}×{shot.height} px, {shot.length} frames",
         f"Background: {kind}{resized}",
         f"Character: {'from the reference' if shot.reference is not None else 'none connected'}",
     ]
     if mask is not None:
         lines.append("Mask: not used, the background is one picture" if shot.mask is None else "Mask: blanked in grey")
+    if agreement is not None:
+        lines.append(START[shot.start is not None].format(agreement, drawn_pose.ALIKE))
     return "\n".join(lines)
+
+
+def _agreement(shot: clips.Shot) -> float:
+    """How well the person in the start picture stands as in the shot's first pose: 0…1."""
+    found = detection.detect("blazepose", shot.start, Identities(1), progress_of(detection.steps_of("blazepose", 1)))
+    if not found.followed.seen.any():
+        return 0.0
+    drawn = drawing.draw(found.followed.pose, shot.width, shot.height)
+    return drawn_pose.overlap(drawn[0], shot.pose[0])
 
 
 class Shot(io.ComfyNode):
@@ -37,13 +56,13 @@ class Shot(io.ComfyNode):
             display_name="Shot",
             category=sockets.SHOT,
             description="Puts together what is to be animated: how the person moves, where, and who it is. "
-            "Frames are resized to the shot's size; the length is rounded down to one that the model can make.",
+            "Frames are resized to the shot's size. A shot may have any length: Sample Shot makes it window by window.",
             inputs=[
-                io.Image.Input("pose", tooltip="The pose video from Draw Pose, at least 5 frames. It sets the pace."),
+                io.Image.Input("pose", tooltip="The pose video from Draw Pose. It sets the pace."),
                 io.Image.Input(
                     "background",
                     tooltip="The place without the person: one picture, which becomes the start of the video, or a "
-                    "video. To go on from a clip: its last frame. Another aspect ratio is cropped at the centre.",
+                    "video as long as the pose. Another aspect ratio is cropped at the centre.",
                 ),
                 sockets.Reference.Input(
                     "reference", optional=True, tooltip="The character, from Encode Character Reference."
@@ -63,14 +82,21 @@ class Shot(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1_000_000,
-                    tooltip="Frames to use, from the first one on. 0: all. Rounded down to 5, 13, 21, 29, 37, 45, … "
-                    "All are sampled at once; start with 45.",
+                    tooltip="Frames to use, from the first one on. 0: all. Any number: Sample Shot and Render Shot make "
+                    "long shots window by window.",
                 ),
                 io.Image.Input(
                     "start_pose",
                     optional=True,
                     tooltip="Only for DynamiCtrl: the drawn pose of the person in the background picture. It becomes "
                     "the first frame, and the pose video follows. Cropped as the background is.",
+                ),
+                io.Image.Input(
+                    "start",
+                    optional=True,
+                    tooltip="The first frame, if you have it: the character already in the place, or the last frame of "
+                    "a clip to go on from. It is used when somebody stands there as in the first pose; otherwise the "
+                    "video starts from the background alone. Cropped as the background is.",
                 ),
             ],
             outputs=[
@@ -82,13 +108,17 @@ class Shot(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, pose, background, reference=None, mask=None, width=0, height=0, length=0, start_pose=None
+        cls, pose, background, reference=None, mask=None, width=0, height=0, length=0, start_pose=None, start=None
     ) -> io.NodeOutput:
-        before = 0 if start_pose is None else 1
-        progress = progress_of(before + len(pose) + len(background) + (0 if mask is None else len(mask)))
-        shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress, start_pose)
-        asked = length or clips.available_frames(len(pose) + before, background)
-        report = _report(shot, asked, background, mask)
+        single = sum(picture is not None for picture in (start_pose, start))
+        progress = progress_of(single + len(pose) + len(background) + (0 if mask is None else len(mask)))
+        shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress, start_pose, start)
+        agreement = None
+        if shot.start is not None:
+            agreement = _agreement(shot)
+            if agreement < drawn_pose.ALIKE:
+                shot = replace(shot, start=None)
+        report = _report(shot, background, mask, agreement)
         return io.NodeOutput(shot, report, ui=ui.PreviewText(report))
 
 

@@ -45,18 +45,16 @@ def test_a_shot_takes_size_and_length_from_the_pose():
     assert numbers(shot.pose) == list(range(21))
 
 
-def test_length_is_rounded_down_to_8k_plus_5():
-    shot = make_shot(numbered(48), noise(1))
-    assert shot.length == 45 and numbers(shot.pose) == list(range(45))
+@pytest.mark.parametrize("length", [1, 2, 15, 48])
+def test_a_shot_may_have_any_length(length):
+    shot = make_shot(numbered(48), numbered(48), length=length)
+    assert shot.length == length
+    assert numbers(shot.pose) == numbers(shot.background) == list(range(length))
 
 
-def test_a_length_that_is_asked_for_is_rounded_down_too():
-    assert make_shot(numbered(48), noise(1), length=15).length == 13
-
-
-def test_the_shorter_of_pose_and_background_video_decides():
-    shot = make_shot(numbered(29), numbered(22))
-    assert shot.length == 21 and numbers(shot.background) == list(range(21))
+def test_a_background_video_that_is_longer_than_the_pose_is_cut():
+    shot = make_shot(numbered(22), numbered(29))
+    assert shot.length == 22 and numbers(shot.background) == list(range(22))
 
 
 def test_every_input_is_brought_to_the_shots_size():
@@ -108,7 +106,7 @@ def test_a_side_that_follows_from_the_other_is_never_refused():
 def test_resizing_reports_each_frame_and_can_be_cancelled():
     done = []
     make_shot(noise(40, 64, 32), noise(1, 64, 32), width=32, progress=done.append)
-    assert done == sorted(done) and done[-1] == 37 + 1
+    assert done == sorted(done) and done[-1] == 40 + 1
 
     def cancel(count):
         raise KeyboardInterrupt
@@ -121,17 +119,17 @@ def test_resizing_reports_each_frame_and_can_be_cancelled():
     ("inputs", "message"),
     [
         ({"pose": torch.zeros(0, 16, 32, 3)}, "pose: there are no frames"),
-        ({"pose": noise(4)}, "pose: the video has 4 frames; .* at least 5"),
         ({"background": torch.zeros(0, 16, 32, 3)}, "background: there are no frames"),
-        ({"background": noise(3)}, "background: the video has 3 frames; .* at least 5"),
+        ({"background": noise(3)}, "background: the video has 3 frames and the pose 13. Set length to 3 or less"),
+        ({"start": torch.zeros(0, 16, 32, 3)}, "start: there are no frames"),
         ({"mask": torch.ones(12, 16, 32)}, "mask: it has 12 frames and the background video 13"),
         ({"mask": torch.ones(13, 32, 32)}, "mask: it is 32×32 px and the background video 32×16 px"),
         ({"width": 40, "height": 16}, "width must be a multiple of 16 pixels; 40 is not. Nearest: (32|48)"),
         ({"height": 10}, "height must be a multiple of 16 pixels; 10 is not. Nearest: 16"),
         ({"pose": noise(13, 350, 350)}, "width must be a multiple of 16 pixels; 350 is not. Nearest: 352"),
         ({"width": 32, "height": 32}, "pose: the video is 32×16 px and the shot 32×32 px.*Set only one"),
-        ({"length": 14}, "length: 14 frames are asked for; choose 5 to 13"),
-        ({"length": 4}, "length: 4 frames are asked for; choose 5 to 13"),
+        ({"length": 14}, "length: 14 frames are asked for; choose 1 to 13"),
+        ({"length": -1}, "length: -1 frames are asked for; choose 1 to 13"),
         ({"length": -8}, "length: -8 frames"),
     ],
 )
@@ -189,6 +187,20 @@ def test_a_window_outside_the_shot_is_refused(start, length, message):
         make_shot(numbered(21), noise(1)).window(start, length)
 
 
+def test_a_window_beyond_the_end_holds_the_last_frame():
+    """Also where only one frame of an environment video is left: it is still a video."""
+    shot = make_shot(numbered(21), numbered(21), mask=numbered(21)[..., 0])
+    window = shot.window(20, 5, hold=True)
+    assert window.length == 5 and window.has_environment
+    for frames in (window.pose, window.background, window.mask):
+        assert numbers(frames) == [20] * 5
+
+
+def test_the_first_frame_belongs_to_the_window_that_begins_the_shot():
+    shot = make_shot(noise(21), noise(1), start=noise(1))
+    assert shot.window(0, 5).start is shot.start and shot.window(1, 5).start is None
+
+
 # --- encoding
 
 
@@ -204,6 +216,16 @@ def test_an_environment_video_is_encoded_in_every_frame(vae):
     shot = make_shot(noise(13), noise(13))
     encoded = clips.encode(shot, vae)
     assert torch.equal(encoded.background, latents.encode_frames(vae, shot.background))
+
+
+def test_a_first_frame_stands_before_the_background_whatever_that_is(vae):
+    start = noise(1)
+    still = clips.encode(make_shot(noise(5), noise(1), start=start), vae).background
+    assert torch.equal(still[:, :, :1], latents.encode_frames(vae, start)) and not still[:, :, 1:].any()
+    video, mask = noise(5), torch.ones(5, 16, 32)
+    moving = clips.encode(make_shot(noise(5), video, mask=mask, start=start), vae).background
+    blanked = clips.blank(video, mask)
+    assert torch.equal(moving, latents.encode_frames(vae, torch.cat([start, blanked[1:]])))
 
 
 def test_the_pose_goes_the_same_way(vae):
@@ -236,7 +258,7 @@ def test_a_soft_mask_fades():
 
 
 def test_a_window_of_another_length_is_not_encoded(vae):
-    with pytest.raises(ValueError, match=r"length: 12 frames .* use 5"):
+    with pytest.raises(ValueError, match=r"length: 12 frames .* use 13"):
         clips.encode(make_shot(noise(13), noise(1)).window(0, 12), vae)
 
 
@@ -255,9 +277,9 @@ def text():
 def test_shot_node_says_what_it_did():
     out = nodes.Shot.execute(noise(48, 64, 32), noise(1, 100, 50), REFERENCE, torch.ones(1, 5, 5), 32, 16)
     shot, report = out.result
-    assert shot.length == 45 and shot.reference is REFERENCE
+    assert shot.length == 48 and shot.reference is REFERENCE
     assert report.splitlines() == [
-        "Shot: 32×16 px, asked 48, using 45 frames (8k+5)",
+        "Shot: 32×16 px, 48 frames",
         "Background: one picture, fitted from 100×50",
         "Character: from the reference",
         "Mask: not used, the background is one picture",
