@@ -13,7 +13,6 @@ from ..vision.tracking import Identities
 from . import detection, sockets
 from .feedback import progress_of
 
-
 START = {
     True: "Start: the picture, which shows the character as the first pose does",
     False: "Start: the background alone. In the start picture, nobody stands as in the first pose ({:.0%} in common, "
@@ -82,8 +81,8 @@ class Shot(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1_000_000,
-                    tooltip="Frames to use, from the first one on. 0: all. Any number: Sample Shot and Render Shot make "
-                    "long shots window by window.",
+                    tooltip="Frames to use, from the first one on. 0: all. Any number will do: Sample Shot and Render "
+                    "Shot make long shots window by window.",
                 ),
                 io.Image.Input(
                     "start_pose",
