@@ -128,6 +128,17 @@ def align(frames: Tensor, hidden: np.ndarray, progress: Callable[[int], None] | 
     return path.alignment()
 
 
+def match(
+    source: Tensor, target: Tensor, hidden_source: np.ndarray, hidden_target: np.ndarray, guess: np.ndarray
+) -> np.ndarray | None:
+    """Homography [3, 3] from pixels of one picture [H, W, 3] to those of another of the same size, searched near
+    ``guess`` by points outside the ``hidden`` masks [H, W]; None where they do not agree on one."""
+    views = (
+        _View(i, *_working_view(*pair)) for i, pair in enumerate(((source, hidden_source), (target, hidden_target)))
+    )
+    return _homography(*views, guess, 0.0, tuple(source.shape[:2]))[0]
+
+
 def _working_view(frame: Tensor, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Grey picture and background (uint8, 1 where points may be) of a frame at working size, and its scale."""
     height, width = frame.shape[:2]
@@ -254,7 +265,7 @@ class _Path:
 
 
 def _homography(
-    key: _View, view: _View, guess: np.ndarray, shift: np.ndarray, size: tuple[int, int]
+    key: _View, view: _View, guess: np.ndarray, shift: np.ndarray | float, size: tuple[int, int]
 ) -> tuple[np.ndarray | None, float, Sighting | None]:
     """Homography [3, 3] in full-size pixels from ``key`` to ``view``, the share of the keyframe's points that follow
     it, and all points that were found; (None, 0, None) where the points do not agree on one."""
