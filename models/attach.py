@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from . import background_motion, dit
-from .checkpoint import POSE_GROUPS, Adapter, Base
+from .checkpoint import JOINT_TEXT, POSE_GROUPS, Adapter, Base
 from .reference import Reference
 
 KEY = "animate_anywhere"
@@ -40,12 +40,11 @@ def attach(
     pose_strength: float = 1.0,
     reference_strength: float = 1.0,
     background_motion_strength: float = 1.0,
-    joint_text: bool = False,
 ) -> ModelPatcher:
     """A clone of ``model`` that obeys ``aa_pose`` and ``aa_reference`` in CONDITIONING.
 
-    A strength of 0 leaves its part out altogether. ``joint_text``: the model cannot run without a pose (DynamiCtrl), so
-    both branches of guidance get one. Text beyond what CogVideoX was trained with is cut off.
+    A strength of 0 leaves its part out altogether. With a group of JOINT_TEXT the model no longer runs without a pose,
+    so both branches of guidance get one. Text beyond what CogVideoX was trained with is cut off.
 
     Raises ValueError when the model is no CogVideoX 1.5 I2V, when the adapter was made for another width or depth, or
     when the model has the same group, or another that follows the pose, already.
@@ -55,7 +54,6 @@ def attach(
     patched = model.clone()
     before = patched.get_attachment(KEY) or Control(patched.get_model_object("extra_conds"))
     control = _merge(before, adapter, pose_strength, reference_strength)
-    control = replace(control, joint_text=joint_text or before.joint_text)
     patched.set_attachments(KEY, control)
     patched.add_object_patch("extra_conds", _extra_conds(patched, control))
     patched.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
@@ -100,7 +98,10 @@ def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_s
         raise ValueError(f"model: it has a {clashes[0]} adapter already. Connect the model from before that adapter.")
     if pose_group is not None:
         network = getattr(adapter, pose_group).model
-        control = replace(control, pose=network, pose_group=pose_group, pose_strength=pose_strength)
+        joint_text = pose_group in JOINT_TEXT and pose_strength != 0
+        control = replace(
+            control, pose=network, pose_group=pose_group, pose_strength=pose_strength, joint_text=joint_text
+        )
     if adapter.reference is not None:
         control = replace(control, has_reference=True, reference_strength=reference_strength)
     moves = control.has_background_motion or adapter.background_motion is not None

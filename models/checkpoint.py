@@ -139,6 +139,7 @@ NETWORKS = {
     "cross_attention": lambda base, state, **place: cross_attention_for(base, _blocks_in(state), **place),
 }
 POSE_GROUPS = ("pose_control", "pada_ln", "unified_tokens", "cross_attention")  # those that follow a pose
+JOINT_TEXT = POSE_GROUPS[1:]  # DynamiCtrl's: trained with the pose always there, so guidance takes away the text alone
 GROUPS = (*NETWORKS, "background_motion")
 
 

@@ -39,7 +39,7 @@ def load(path: Path, model_options: dict | None = None, progress: Progress | Non
     base = check(found)
     model = load_base(path, model_options, progress=progress)
     dit.check_base(model)
-    return attach.attach(model, pada_ln(found, base), joint_text=True)
+    return attach.attach(model, pada_ln(found, base))
 
 
 def check(found: Shards) -> Base:

@@ -1,8 +1,9 @@
-"""Train the tiny family, or adapters for CogVideoX1.5-5B-I2V.
+"""Train the tiny family, or adapters for CogVideoX1.5-5B-I2V: AnimateAnywhere's, or DynamiCtrl's PadaLN.
 
     $(python3 scripts/host.py --python) scripts/train.py tiny-cpu                      every stage, one after the other
     $(python3 scripts/host.py --python) scripts/train.py tiny-cpu --stage joint --resume
     $(python3 scripts/host.py --python) scripts/train.py cogvideox1.5-5b --plan        parameters, memory, time
+    $(python3 scripts/host.py --python) scripts/train.py dynamictrl-tiny --stage pada_ln
     accelerate launch --multi_gpu --num_processes 2 scripts/train.py cogvideox1.5-5b --set model.base=… …
     torchrun --nproc_per_node 2 scripts/train.py tiny-cpu --cpu                        two processes without a GPU
 
@@ -24,7 +25,7 @@ ALL = "all"
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configuration", help="a name in training/configurations, or a .toml file")
-    parser.add_argument("--stage", default=ALL, help="base, pose_control, reference, joint, or all (default)")
+    parser.add_argument("--stage", default=ALL, help="one of the configuration's, or all (default)")
     parser.add_argument("--name", default="", help="of the run; the configuration's by default")
     parser.add_argument("--runs", type=Path, default=pack.ROOT / "runs", help="folder of all runs")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -71,8 +72,8 @@ def run(train, arguments: argparse.Namespace, stages: list, cpu: bool) -> bool:
     name = arguments.name or stages[0].name
     if arguments.smoke:
         name = f"smoke-{name}"
-        if accelerator.is_main_process and stages[0].stage == train.BASE_STAGE:
-            shutil.rmtree(arguments.runs / name, ignore_errors=True)
+        for stage in stages if accelerator.is_main_process and not arguments.resume else ():
+            shutil.rmtree(arguments.runs / name / stage.stage, ignore_errors=True)
         accelerator.wait_for_everyone()
     stops = train.Stops(arguments.minutes)
     with stops.listening():

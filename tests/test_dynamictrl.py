@@ -369,7 +369,7 @@ def test_conditioning_without_pose_is_refused_when_sampling_starts(model, vae, s
 
 
 def test_a_pose_video_shorter_than_the_clip_is_refused():
-    with pytest.raises(ValueError, match="length: 13 frames are asked for; choose 5 to 9"):
+    with pytest.raises(ValueError, match="length: 13 frames are asked for; choose 1 to 9"):
         shots.Shot.execute(
             torch.rand(8, 32, 48, 3), torch.rand(1, 32, 48, 3), length=13, start_pose=torch.rand(1, 32, 48, 3)
         )

@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import comfy.sd
+import folder_paths
 import pytest
 import torch
 import toys
 from animate_anywhere.models import attach, dit
 from animate_anywhere.models import checkpoint as adapters
-from animate_anywhere.training import background_motion, checkpoint, networks
-from training_toys import STAGES
+from animate_anywhere.nodes import adapter as nodes
+from animate_anywhere.training import background_motion, checkpoint, networks, sheet
+from training_toys import ALONE, STAGES
 
 pytest_plugins = ["training_toys"]
 
@@ -51,10 +53,11 @@ def test_a_freshly_built_family_is_its_base():
     assert torch.equal(family(**{**values, "character": None}), plain)
 
 
-def test_gradient_checkpointing_changes_no_gradient():
+@pytest.mark.parametrize("stage", ["joint", *ALONE])
+def test_gradient_checkpointing_changes_no_gradient(stage):
     gradients = []
     for change in (lambda family: family, networks.Family.checkpoint_blocks):
-        family = change(toy_family())
+        family = change(toy_family(stage))
         family(**inputs()).square().mean().backward()
         gradients.append({name: p.grad for name, p in family.named_parameters() if p.requires_grad})
     assert all(gradient is not None for gradient in gradients[0].values())
@@ -109,6 +112,53 @@ def test_an_exported_adapter_does_in_the_graph_what_it_did_in_training(exported)
         expected = family(**values)
     torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-4)
     assert (expected - host_velocity(patched, values)).abs().max() > 0.01
+
+
+@pytest.mark.usefixtures("quick_clips")
+@pytest.mark.parametrize("stage", ALONE)
+def test_a_trained_way_to_follow_a_pose_does_in_the_graph_what_it_did_in_training(joint, ladder, monkeypatch, stage):
+    """From the run's checkpoint through Load and Apply AnimateAnywhere Adapter."""
+    trainer = joint("run.steps=3", "optimiser.learning_rate=0.02", stage=stage)
+    trainer.run()
+    folder = trainer.folder / checkpoint.folder_of(3)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, nodes.FOLDER, ([str(folder)], {".safetensors"}))
+    (adapter,) = nodes.LoadAdapter.execute(checkpoint.ADAPTER).result
+    assert adapter.header.training["stage"] == stage and set(adapter.header.groups) == {stage}
+    base = str(ladder / "toy" / "base" / checkpoint.BASE)
+    model = comfy.sd.load_diffusion_model(base, model_options={"dtype": torch.float32})
+    (patched,) = nodes.ApplyAdapter.execute(model, adapter, 1.0, 1.0, 1.0).result
+    values = inputs(batch=1)
+    with torch.no_grad():
+        expected = trainer.family(**values)
+        seen, plain = (host_velocity(patched, values, **pose) for pose in ({"aa_pose": values["pose"]}, {}))
+    assert (expected - plain).abs().max() > 0.01
+    torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-4)
+
+
+class Batch:
+    """What a sheet's guider needs of a batch."""
+
+    def __init__(self, values: dict) -> None:
+        self.__dict__ |= values
+
+    def start(self, kinds) -> torch.Tensor:
+        return self.background
+
+
+@pytest.mark.parametrize("stage", ["joint", *ALONE])
+def test_a_sheet_guides_as_the_graph_does(stage, monkeypatch):
+    """DynamiCtrl's branches both have the pose and, without text, are one; the others' differ in pose and reference."""
+    family, values, told = toy_family(stage).requires_grad_(False), inputs(), []
+    forward = family.forward
+    monkeypatch.setattr(family, "forward", lambda *args, **more: told.append("pose" in more) or forward(*args, **more))
+    plain, guided = (
+        sheet.Guider(family, Batch(values), ("own", "own"), guidance)(values["noisy"], torch.tensor([2.0, 1.0]))
+        for guidance in (1.0, 3.0)
+    )
+    if stage in ALONE:
+        assert told == [True, True] and torch.equal(plain, guided)
+    else:
+        assert told == [True, True, False] and not torch.allclose(plain, guided)
 
 
 def test_an_exported_adapter_at_strength_0_changes_nothing(exported):

@@ -8,8 +8,9 @@ import pytest
 import released
 import torch
 import toys
-from animate_anywhere.models import attach, checkpoint, dit, shards
+from animate_anywhere.models import attach, checkpoint, clips, dit, shards
 from animate_anywhere.models.pada_ln import PadaLN
+from animate_anywhere.nodes import shot as shots
 
 SIZES = pytest.mark.parametrize(("height", "width"), [(8, 4), (4, 8)], ids=["portrait", "landscape"])
 RIVALS = ["pada_ln", "unified_tokens", "cross_attention"]
@@ -155,6 +156,19 @@ def test_it_learns_alone_on_a_frozen_base(model, pose, group):
     last = f"blocks.{len(network.blocks) - 1}"  # of PadaLN's gates, the last goes nowhere
     asleep = [name for name, p in part.named_parameters() if not p.grad.any() and not name.startswith(last)]
     assert losses[-1] < losses[0] and not asleep
+
+
+@pytest.mark.parametrize("group", RIVALS)
+def test_with_guidance_both_branches_have_the_pose(tmp_path, model, group):
+    """They were trained so, as DynamiCtrl was; at strength 0 nothing of it is left."""
+    adapter, vae = adapter_of(tmp_path, group, model.model.diffusion_model), toys.taehv_vae()
+    shot = clips.make_shot(torch.rand(5, 32, 48, 3), torch.rand(1, 32, 48, 3))
+    words = [[[torch.randn(1, 7, released.TEXT), {}]] for _ in range(2)]
+    for strength in (1.0, 0.0):
+        patched = attach.attach(model, adapter, pose_strength=strength)
+        positive, negative, _ = shots.EncodeShot.execute(shot, vae, *words, model=patched).result
+        assert "aa_pose" in positive[0][1]
+        assert ("aa_pose" in negative[0][1]) == (strength > 0)
 
 
 @pytest.mark.parametrize("group", RIVALS)

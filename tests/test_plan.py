@@ -3,20 +3,28 @@
 import pytest
 import torch
 from animate_anywhere.training import configuration, networks, plan
-from training_toys import STAGES
+from training_toys import DYNAMICTRL, STAGES
+
+# The last stage of AnimateAnywhere has all of its networks; DynamiCtrl's have one each.
+WHOLE = [
+    (name, stage)
+    for name in configuration.names()
+    for stage in (configuration.stages_of(name) if name in DYNAMICTRL else ["joint"])
+]
 
 
-@pytest.mark.parametrize("name", configuration.names())
-def test_a_plan_counts_what_is_really_built(name):
+@pytest.mark.parametrize(("name", "stage"), WHOLE)
+def test_a_plan_counts_what_is_really_built(name, stage):
     """On the meta device: all of the 5B model's networks, no weights."""
-    settings = configuration.load(name, "joint")
+    settings = configuration.load(name, stage)
     family = networks.Family(
         networks.build_base(networks.base_of(settings.model), device="meta", dtype=torch.bfloat16),
-        "joint",
+        stage,
         settings.model.rank,
     )
     planned = plan.make(settings)
-    counted = {name: sum(p.numel() for p in getattr(family, name).parameters()) for name in ("base", *networks.GROUPS)}
+    parts = ("base", *networks.groups_of(stage))
+    counted = {name: sum(p.numel() for p in getattr(family, name).parameters()) for name in parts}
     assert planned.parameters == counted
     assert planned.trained == sum(p.numel() for p in family.parameters() if p.requires_grad)
 
@@ -32,7 +40,8 @@ def test_the_paper_s_training_fits_on_its_gpus():
 def test_planned_activations_are_those_of_autograd(stage):
     """Within a quarter, at the tiny family's size, in float32."""
     changes = ["data.frames=13", "data.sizes=[[64, 64]]", "run.micro_batch=1", "run.autocast=false"]
-    settings = configuration.load("tiny-cpu", stage, changes)
+    name = "tiny-cpu" if stage in configuration.stages_of("tiny-cpu") else "dynamictrl-tiny"
+    settings = configuration.load(name, stage, changes)
     family = networks.Family(networks.build_base(networks.base_of(settings.model)), stage, 16)
     weights = {parameter.untyped_storage().data_ptr() for parameter in family.parameters()}
     kept = {}
@@ -49,6 +58,15 @@ def test_planned_activations_are_those_of_autograd(stage):
     assert output.requires_grad
     counted = sum(size for size, _ in kept.values())
     assert plan.make(settings).memory["activations"] == pytest.approx(counted, rel=0.25)
+
+
+@pytest.mark.parametrize("stage", configuration.stages_of("dynamictrl-5b"))
+def test_dynamictrls_three_ways_fit_on_its_gpus(stage):
+    planned = plan.make(configuration.load("dynamictrl-5b", stage))
+    assert planned.fits, plan.text_of(planned)
+    # "Up to 40 % more" parameters, says section 3.1 of cross-attention; the others hardly any.
+    share = planned.trained / planned.parameters["base"]
+    assert (0.25 < share < 0.4) if stage == "cross_attention" else share < 0.04
 
 
 def test_a_plan_is_printed_in_words():

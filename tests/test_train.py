@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import pytest
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from animate_anywhere.training import checkpoint, configuration, journal, supply, train
-from training_toys import STAGES, TINY
+from training_toys import ALONE, LADDER, TINY
 
 pytest_plugins = ["training_toys"]
 pytestmark = pytest.mark.usefixtures("quick_clips")
@@ -32,10 +33,10 @@ def table(folder) -> list[dict]:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(joint, kind):
-    setting = f"optimiser.kind={kind}"
-    whole, first = joint(setting), joint(setting, name="two")
+@pytest.mark.parametrize(("stage", "kind"), [("joint", "adamw"), ("joint", "muon"), ("pada_ln", "adamw")])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(joint, stage, kind):
+    joint = partial(joint, f"optimiser.kind={kind}", stage=stage)
+    whole, first = joint(), joint(name="two")
     whole.run()
     stops = train.Stops()
     step = first.step
@@ -47,7 +48,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(joint, kind):
     first.step = stop_after_two
     assert not first.run(stops)
     torch.rand(7)  # whatever else happened in between
-    assert joint(setting, name="two", resume=True).run()
+    assert joint(name="two", resume=True).run()
     ends = [contents(trainer.folder / checkpoint.folder_of(4)) for trainer in (whole, first)]
     assert ends[0] == ends[1]
     same = [[{**row, "seconds": ""} for row in table(trainer.folder)] for trainer in (whole, first)]
@@ -83,25 +84,23 @@ def test_loss_falls_on_one_repeated_sample(joint):
     assert losses[-1] < 0.75 * losses[0]
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_smoke_of_every_stage(name, vae_file, tmp_path):
+@pytest.mark.parametrize(("name", "stages"), [*((name, LADDER) for name in TINY), ("dynamictrl-tiny", ALONE)])
+def test_smoke_of_every_stage(name, stages, vae_file, tmp_path):
     """The networks at their real size, three steps each, with sheet, kept clips and checkpoints."""
     changes = [*train.SMOKE, f"model.vae={vae_file}"]
-    plain = ["run.autocast=false"]  # bfloat16 takes its time on a CPU; one stage, which has all networks, is enough
-    stages = [
-        configuration.load(name, stage, changes + (plain if stage != "joint" else []))
-        for stage in configuration.stages_of(name)
-    ]
-    assert [stage.stage for stage in stages] == list(STAGES)
-    assert train.train_all(stages, tmp_path, "smoke", False, train.Stops())
-    for stage in STAGES:
+    # bfloat16 takes its time on a CPU; where all networks of a family are there, is enough
+    plain = {stage: [] if stage in ("joint", *ALONE) else ["run.autocast=false"] for stage in stages}
+    assert configuration.stages_of(name) == list(stages)
+    loaded = [configuration.load(name, stage, changes + plain[stage]) for stage in stages]
+    assert train.train_all(loaded, tmp_path, "smoke", False, train.Stops())
+    for stage in stages:
         folder = tmp_path / "smoke" / stage
         assert (folder / (checkpoint.BASE if stage == "base" else checkpoint.ADAPTER)).exists()
         assert [path.name for path in checkpoint.complete(folder)] == [checkpoint.folder_of(step) for step in (2, 3)]
         assert len(table(folder)) == 3
         assert table(folder)[-1]["held_out"]
         assert cv2.imread(str(folder / "sheets" / "00000003.png")).shape == (3 * 3 * 64, 6 * 64, 3)
-    assert all(float(row["epipolar"]) > 0 for row in table(folder))
+    assert all((float(row["epipolar"]) > 0) == (stage == "joint") for row in table(folder))
 
 
 def test_the_base_goes_on_from_a_file(toy, ladder, quick_clips, tmp_path):
@@ -115,10 +114,43 @@ def test_the_base_goes_on_from_a_file(toy, ladder, quick_clips, tmp_path):
 
 
 def test_finished_stages_are_passed_over(toy, ladder, caplog):
-    stages = [toy(stage, "run.steps=2") for stage in STAGES[:3]]
+    stages = [toy(stage, "run.steps=2") for stage in LADDER[:3]]
     with caplog.at_level(logging.INFO):
         assert train.train_all(stages, ladder, "toy", True, train.Stops())
     assert caplog.text.count("is finished") == 3
+
+
+@pytest.mark.parametrize("stage", ALONE)
+def test_a_way_to_follow_a_pose_begins_as_the_identity_and_learns_alone(joint, stage):
+    """The base stays as it is to the bit. PadaLN's blocks wake up one after the other, a step each."""
+    trainer = joint("run.steps=8", stage=stage)
+    family = trainer.family
+    base = {name: value.clone() for name, value in family.base.state_dict().items()}
+    first = {name: value.clone() for name, value in family.pose_network.state_dict().items()}
+    _, batch = trainer.supply.held_out(2)
+    values = batch.video, torch.tensor([700, 100]), batch.start(("own", "own"))
+    with torch.no_grad():
+        torch.testing.assert_close(family(*values, batch.pose), family(*values), rtol=1e-6, atol=1e-6)
+    assert trainer.run()
+    assert all(torch.equal(value, base[name]) for name, value in family.base.state_dict().items())
+    still = {name for name, value in family.pose_network.state_dict().items() if torch.equal(value, first[name])}
+    assert not still
+    with torch.no_grad():
+        assert (family(*values, batch.pose) - family(*values)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("stage", ALONE)
+def test_the_epipolar_loss_reaches_a_way_to_follow_a_pose(joint, stage):
+    """Whose blocks run without the hooks that a module has."""
+    trainer = joint("loss.epipolar=1.0", "loss.probed_blocks=[1, 3]", "run.checkpointing=true", stage=stage)
+    figures = trainer.step(0, next(trainer.supply.steps(0, 1)))
+    assert figures["epipolar"] > 0
+
+
+def test_an_adapter_that_has_nothing_of_the_stage_is_refused(toy, ladder, tmp_path):
+    changed = toy("pada_ln", f"model.base={ladder / 'toy' / 'base' / checkpoint.BASE}")
+    with pytest.raises(ValueError, match="--start: .* has pose_control, reference; stage pada_ln has nothing of it"):
+        train.Trainer(changed, tmp_path, "other", start=ladder / "toy" / "reference")
 
 
 def test_minutes_stop_with_a_checkpoint(joint):

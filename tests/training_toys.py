@@ -11,7 +11,10 @@ from animate_anywhere.training import checkpoint, configuration, networks, sampl
 from animate_anywhere.vision.geometry import Cameras
 
 STAGES = tuple(networks.STAGES)
+LADDER = ("base", "pose_control", "reference", "joint")  # AnimateAnywhere's, each on top of the one before
+ALONE = ("pada_ln", "unified_tokens", "cross_attention")  # DynamiCtrl's
 TINY = ("tiny-cpu", "tiny-gpu")
+DYNAMICTRL = ("dynamictrl-tiny", "dynamictrl-5b")
 TOY = (
     "model.heads=1", "model.blocks=5", "model.time_width=16", "model.text_width=24", "model.rank=4", "data.frames=13",
     "data.sizes=[[64, 48]]", "data.clips=6", "data.keep=false", "data.workers=0", "run.batch=2", "run.micro_batch=1",
@@ -62,7 +65,8 @@ def vae_file(tmp_path_factory):
 def toy(vae_file):
     """toy(stage, *changes): a configuration of toy size."""
 
-    def load(stage: str, *changes: str, name: str = "tiny-cpu") -> configuration.Configuration:
+    def load(stage: str, *changes: str) -> configuration.Configuration:
+        name = "dynamictrl-tiny" if stage in ALONE else "tiny-cpu"
         return configuration.load(name, stage, [*TOY, f"model.vae={vae_file}", *changes])
 
     return load
@@ -74,18 +78,19 @@ def ladder(toy, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supply, "draw_sample", draw_sample)
-        stages = [toy(stage, "run.steps=2") for stage in STAGES[:3]]
+        stages = [toy(stage, "run.steps=2") for stage in LADDER[:3]]
         assert train.train_all(stages, runs, "toy", False, train.Stops())
     return runs
 
 
 @pytest.fixture
 def joint(toy, ladder, tmp_path):
-    """joint(*changes, resume=…): a trainer of stage joint in a folder of its own."""
-    base, start = (ladder / "toy" / stage for stage in ("base", "reference"))
+    """joint(*changes, resume=…, stage=…): a trainer of stage joint, or another, in a folder of its own."""
+    base, before = (ladder / "toy" / stage for stage in ("base", "reference"))
 
     def make(*changes: str, name: str = "one", resume: bool = False, stage: str = "joint") -> train.Trainer:
         changed = toy(stage, f"model.base={base / checkpoint.BASE}", *changes)
-        return train.Trainer(changed, tmp_path, name, resume, None if resume else start)
+        start = None if resume or stage in ALONE else before
+        return train.Trainer(changed, tmp_path, name, resume, start)
 
     return make

@@ -11,26 +11,36 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from ..models import checkpoint, dit
-from ..models.checkpoint import Base
+from ..models.checkpoint import JOINT_TEXT, POSE_GROUPS, Base
 from ..models.latents import CHANNELS, PATCH
 from .background_motion import BackgroundMotion
 from .configuration import Model
 
-GROUPS = ("pose_control", "reference", "background_motion")
-# stage -> what it trains. The groups of earlier stages are there too, and stay as they are.
+GROUPS = ("pose_control", "reference", "background_motion")  # AnimateAnywhere's, one stage on top of the other
+# stage -> what it trains. The groups of AnimateAnywhere's earlier stages are there too, and stay as they are.
 STAGES = {
     "base": ("base",),
     "pose_control": ("pose_control",),
     "reference": ("reference",),
     "joint": GROUPS,
+    # DynamiCtrl's way to follow a pose, and the two that its ablation rejects: each alone on the frozen base.
+    **{group: (group,) for group in JOINT_TEXT},
 }
 BASE_STAGE = "base"
+POSE_NETWORKS = {
+    "pose_control": checkpoint.pose_control_for,
+    "pada_ln": checkpoint.pada_ln_for,
+    "unified_tokens": checkpoint.unified_tokens_for,
+    "cross_attention": checkpoint.cross_attention_for,
+}
 
 
 def groups_of(stage: str) -> tuple[str, ...]:
     """The adapter's groups that exist in ``stage``."""
     if stage == BASE_STAGE:
         return ()
+    if stage in JOINT_TEXT:
+        return STAGES[stage]
     last = max(GROUPS.index(group) for group in STAGES[stage])
     return GROUPS[: last + 1]
 
@@ -105,9 +115,10 @@ class Family(nn.Module):
         empty = {"device": "meta", "dtype": like.dtype}
         self.stage = stage
         self.base = base
-        self.pose_control = self.reference = self.background_motion = None
-        if "pose_control" in groups:
-            self.pose_control = copy(checkpoint.pose_control_for(what, **empty))
+        for name in checkpoint.GROUPS:
+            setattr(self, name, None)
+        for name in set(groups).intersection(POSE_GROUPS):
+            setattr(self, name, copy(POSE_NETWORKS[name](what, **empty)))
         if "reference" in groups:
             self.reference = copy(checkpoint.reference_for(what, operations=nn, **empty).to(like.dtype))
         if "background_motion" in groups and rank:
@@ -139,6 +150,16 @@ class Family(nn.Module):
         there = {name: getattr(self, name) for name in STAGES[self.stage]}
         return {name: part for name, part in there.items() if part is not None}
 
+    @property
+    def pose_network(self) -> dit.PoseNetwork | None:
+        """What makes the base follow a pose."""
+        return next((getattr(self, name) for name in POSE_GROUPS if getattr(self, name) is not None), None)
+
+    @property
+    def joint_text(self) -> bool:
+        """Whether both branches of guidance have the pose, and the text alone, which there is none of, differs."""
+        return self.stage in JOINT_TEXT
+
     def checkpoint_blocks(self) -> "Family":
         """Keep only what goes into each block, and compute it again when its gradient is asked for."""
         for network in (self.base, self.pose_control, self.reference):
@@ -163,10 +184,10 @@ class Family(nn.Module):
         plain = self.options()  # probes look at the base, not at its copies
         text = dit.no_text(self.base.patch_embed.text_proj.in_features, noisy.device, noisy.dtype)
         controls, keys = None, ()
-        if pose is not None and self.pose_control is not None:
+        if pose is not None and self.pose_network is not None:
 
             def controls(tokens: dit.Tokens):
-                return self.pose_control.controls(self.base, tokens, pose, 1.0, plain)
+                return self.pose_network.controls(self.base, tokens, pose, 1.0, plain)
 
         if character is not None and self.reference is not None:
             keys = self.reference(character, plain).keys_for(self.base, 1.0)
@@ -183,7 +204,7 @@ class Family(nn.Module):
 
     def file_groups(self) -> dict[str, dict[str, Tensor]]:
         """The adapter's groups as models/checkpoint.save wants them."""
-        groups = {name: getattr(self, name) for name in GROUPS}
+        groups = {name: getattr(self, name) for name in checkpoint.GROUPS}
         return {
             name: part.file_state() if name == "background_motion" else part.state_dict()
             for name, part in groups.items()

@@ -18,6 +18,9 @@ KEPT_TRAINED = 23  # inputs of all its layers
 KEPT_FROZEN = 13  # of a frozen matrix, no input is needed
 KEPT_LOW_RANK = 3  # more, where the background motion learner is trained on it
 KEPT_KEYS = 8  # of the reference's keys and values, a block and token of the character's picture
+# Of a way to follow a pose, a block and visual token: PadaLN's chain, its norm and what is added to the base; what goes
+# into cross-attention's layers.
+KEPT_POSE = {"pada_ln": 3, "cross_attention": 7}
 # What the decoder of CogVideoX's VAE keeps, in pictures of 128 channels at full size: four blocks there, twice with the
 # latents that are blended into every norm, and a little more at the smaller sizes. Reckoned, not measured.
 VAE_KEPT = 90
@@ -27,8 +30,12 @@ def block_parameters(base: Base) -> int:
     """Of one transformer block."""
     d, t = base.width, base.time_width
     norms = 2 * (6 * d * t + 6 * d + 2 * d)  # two of (linear to 6 modulations, LayerNorm)
-    attention = 4 * (d * d + d) + 2 * 2 * (d // base.heads)  # q, k, v, out; norms of q and k
-    return norms + attention + (4 * d * d + 4 * d) + (4 * d * d + d)
+    return norms + attention_parameters(base) + (4 * d * d + 4 * d) + (4 * d * d + d)
+
+
+def attention_parameters(base: Base) -> int:
+    """Of q, k, v and out, and the norms of q and k."""
+    return 4 * (base.width * base.width + base.width) + 2 * 2 * (base.width // base.heads)
 
 
 def embedding_parameters(base: Base) -> int:
@@ -48,6 +55,9 @@ def parameters(base: Base, rank: int) -> dict[str, int]:
         "pose_control": (CHANNELS * CUBE * d + d) + count * (block + d * d + d),
         "reference": embedding_parameters(base) + (count - 1) * block,
         "background_motion": base.blocks * 4 * 2 * d * rank,
+        "pada_ln": base.blocks * (3 * d * t + 3 * d + 2 * d),
+        "unified_tokens": CHANNELS * CUBE * d,
+        "cross_attention": base.blocks * attention_parameters(base),
     }
 
 
@@ -124,6 +134,9 @@ def operations_of_clip(base: Base, stage: str, visual: int, text: int, configura
         small = block_operations(base, frame + text, frame + text) * (base.controlled_blocks - 1)
         extra = base.controlled_blocks * (4 * base.width * tokens * frame + 4 * base.width**2 * frame)
         total += (again + 2) * (small + extra)
+    if "cross_attention" in groups:  # behind its keys and values is nothing that is trained
+        own, looking = 8 * base.width**2 * visual, 4 * base.width * visual**2
+        total += base.blocks * (again * (own + looking) + 1.5 * own + 2 * looking)
     return total
 
 
@@ -159,12 +172,15 @@ def _activations(configuration: Configuration, base: Base, there: Mapping[str, i
     states = base.controlled_blocks
     keys = KEPT_KEYS * states * frame if "reference" in trains else 0
     controlled = states if "pose_control" in trains else 0  # a frozen one is only run
+    steered = sum(count for name, count in KEPT_POSE.items() if name in trains) * visual * base.width
     if configuration.run.checkpointing:  # what goes into each block, and all of the one that is computed again
-        return wide * (base.blocks + controlled + KEPT_TRAINED) + keys + frame * states
+        # PadaLN runs outside of the blocks, and what it adds waits for them to be computed again.
+        outside = base.blocks * (steered + visual * base.width) if "pada_ln" in trains else steered
+        return wide * (base.blocks + controlled + KEPT_TRAINED) + keys + frame * states + outside
     kept = KEPT_TRAINED if "base" in trains else KEPT_FROZEN
     kept += KEPT_LOW_RANK * ("background_motion" in trains and "background_motion" in there)
     reference = KEPT_TRAINED * (states - 1) * frame if "reference" in trains else 0
-    return wide * (base.blocks * kept + KEPT_TRAINED * controlled) + keys + reference
+    return wide * (base.blocks * kept + KEPT_TRAINED * controlled) + keys + reference + base.blocks * steered
 
 
 def _vae(configuration: Configuration, base: Base) -> float:

@@ -224,12 +224,12 @@ def _draw_conditions(rng: np.random.Generator, stage_name: str, conditions: Cond
     """Whether a step has pose and reference.
 
     Where only one network is trained, a step without its condition would have no gradient: its branch without guidance
-    is the frozen rest. So stage pose_control never drops the pose, nor stage reference the reference.
+    is the frozen rest. So stages pose_control and DynamiCtrl's never drop the pose, nor stage reference the reference.
     """
     chance = rng.random()
     groups = groups_of(stage_name)
     if "reference" not in groups:
-        return "pose_control" in groups, False
+        return bool(groups), False
     if stage_name == "reference":
         return chance >= conditions.drop_all + conditions.drop_pose, True
     limits = np.cumsum([conditions.drop_all, conditions.drop_pose, conditions.drop_reference])

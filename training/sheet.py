@@ -18,7 +18,10 @@ COLUMNS = 5  # frames of a clip
 
 @dataclass
 class Guider:
-    """What the host's guider is to a sampler: x0 from the networks, with guidance on pose and character together."""
+    """What the host's guider is to a sampler: x0 from the networks, with guidance on pose and character together.
+
+    Where both branches have the pose (DynamiCtrl) they are one: what differs is the text, and training has none.
+    """
 
     family: Family
     batch: Encoded
@@ -46,7 +49,7 @@ class Guider:
             return self.model_sampling.calculate_denoised(sigma.to(x), velocity.float(), x)
 
         guided = x0(**self.conditions)
-        if self.guidance == 1 or self.family.pose_control is None:
+        if self.guidance == 1 or self.family.pose_network is None or self.family.joint_text:
             return guided
         return torch.lerp(x0(), guided, self.guidance)
 

@@ -1,4 +1,5 @@
-"""Training of the four stages: base (the tiny family's own), then the paper's three (AnimateAnywhere IV-A).
+"""Training of the stages: base (the tiny family's own), then the paper's three (AnimateAnywhere IV-A); and DynamiCtrl's
+three ways to follow a pose, each alone.
 
 Run it through scripts/train.py, plainly or under ``accelerate launch``.
 """
@@ -24,7 +25,7 @@ from .autoencoder import Autoencoder
 from .checkpoint import Team
 from .configuration import ROOT, Configuration
 from .journal import Journal
-from .networks import BASE_STAGE, STAGES, Family, base_of, build_base, load_base
+from .networks import BASE_STAGE, STAGES, Family, base_of, build_base, groups_of, load_base
 from .objective import Objective
 from .optimiser import Optimiser, learning_rate
 from .supply import Piece, Supply
@@ -141,8 +142,8 @@ class Trainer:
     def _previous(self, stage: str) -> Path | None:
         """Where the stage before left what this one goes on with; None for a stage that begins anew."""
         order = list(STAGES)
-        before = order[order.index(stage) - 1] if stage != order[0] else BASE_STAGE
-        if before == BASE_STAGE:
+        before = order[order.index(stage) - 1]
+        if not set(groups_of(before)).intersection(groups_of(stage)):
             return None
         there = checkpoint.complete(self.run_folder / before)
         if not there:
@@ -170,6 +171,8 @@ class Trainer:
                 f"--start: {path} was made for {header.base}; this is {base_of(self.configuration.model)}."
             )
         taken = family.load_groups(groups)
+        if not taken:
+            raise ValueError(f"--start: {path} has {', '.join(groups)}; stage {family.stage} has nothing of it.")
         log.info("Stage %s begins with %s of %s.", family.stage, ", ".join(taken), path)
 
     def _resume(self) -> int:
