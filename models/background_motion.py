@@ -11,17 +11,14 @@ import torch
 from torch import Tensor, nn
 
 ATTENTION = ("q", "k", "v", "attn_out")
-FEED_FORWARD = ("ff_proj", "ff_out")
 
 
-def build(
-    base: nn.Module, rank: int, targets: tuple[str, ...] = ATTENTION, seed: int = 0, dtype=torch.float32
-) -> dict[str, Tensor]:
+def build(base: nn.Module, rank: int, seed: int = 0, dtype=torch.float32) -> dict[str, Tensor]:
     """A fresh BML for every block of ``base``: A [rank, in] random, B [out, rank] zero, so it changes nothing."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for i, block in enumerate(base.blocks):
-        for target in targets:
+        for target in ATTENTION:
             layer = getattr(block, target)
             name = f"diffusion_model.blocks.{i}.{target}"
             down = torch.randn(rank, layer.in_features, generator=generator) / math.sqrt(layer.in_features)

@@ -128,12 +128,12 @@ def _move(rng, kind: str, shot: Shot, path: ndarray, offset: ndarray, time: ndar
             shot.aim[:, :2] = shot.centre[:, :2] + np.einsum("sij,sj->si", turn, way[:, :2])
             shot.aim[:, 2] += course[:, 0] * rng.normal(0, 0.15)
     elif kind == "dolly":
-        _dolly(rng, shot, path, offset, course)
+        _dolly(rng, shot, offset, course)
     elif kind == "zoom":
         shot.focal *= np.exp(course[:, 0] * rng.choice([-1, 1]) * rng.uniform(0.25, 0.65))
 
 
-def _dolly(rng, shot: Shot, path: ndarray, offset: ndarray, course: ndarray) -> None:
+def _dolly(rng, shot: Shot, offset: ndarray, course: ndarray) -> None:
     distance = np.linalg.norm(offset)
     way = offset / distance
     across = np.array([-way[1], way[0], 0])

@@ -39,18 +39,20 @@ BLOCKS = (8, 16)  # px: sides of what one latent pixel and one token show
 NOISE = (250, 500, 750)  # timesteps at which attention is looked at
 QUERIES = 64  # of a clip, whose attention is looked at
 
-PICTURE = ("psnr", "ssim", "person", "colour")
-MOTION = ("motion", "direction", "blocks8", "blocks16")
-UNITS = {
+# figure -> its unit, and of what it is
+PICTURE = {
     "psnr": "dB, whole clips",
     "ssim": "whole clips",
     "person": "dB, inside the person's mask",
     "colour": "ΔE, person against the reference picture",
+}
+MOTION = {
     "motion": "px, end-point error of the background",
     "direction": "cosine with the true motion of the background",
     "blocks8": "step at borders of 8 px against elsewhere",
     "blocks16": "step at borders of 16 px against elsewhere",
 }
+UNITS = PICTURE | MOTION
 
 log = logging.getLogger(__name__)
 

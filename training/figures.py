@@ -63,9 +63,8 @@ def figures_of(clips: Sequence[dict]) -> list[Figure]:
         if len(table):
             found.append(Figure(name, *_with_range(table, figure), len(table), goal, least))
 
-    for row, name, goal in (("empty", "person above the empty background, dB", 4.0),):
-        if "pose" in person:
-            add(name, [person["pose"] - person[row]], _mean, goal)
+    if "pose" in person:
+        add("person above the empty background, dB", [person["pose"] - person["empty"]], _mean, 4.0)
     for row in ("wrong pose", "wrong reference"):
         if "pose" in person and row in person:
             add(f"a {row} costs, dB", [person["pose"] - person[row]], _mean, 2.0)

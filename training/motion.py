@@ -200,7 +200,7 @@ def smooth(values: ndarray, seconds: float) -> ndarray:
     return np.stack(columns, 1).reshape(values.shape)
 
 
-def legs(rng, route: Route, body: Body) -> dict[str, ndarray]:
+def legs(route: Route, body: Body) -> dict[str, ndarray]:
     """Pelvis, hips, knees, ankles, feet, heels, toes [S, 3], the pelvis' axes and which feet are planted."""
     feet = {name: steps(route, body, side) for name, side in SIDES}
     pose = {}
@@ -324,7 +324,7 @@ def arms(rng, route: Route, body: Body, pose: dict, styles: dict[str, str]) -> N
 
 def perform(rng, body: Body, route: Route, styles: dict[str, str], fps: int, frames: int) -> dict[str, ndarray]:
     """Play a route: points and axes [T, 3] by name, and "planted_r", "planted_l" [T] bool. ``fps`` divides 60."""
-    pose = legs(rng, route, body)
+    pose = legs(route, body)
     torso(rng, route, body, pose)
     arms(rng, route, body, pose, styles)
     at = LEAD + np.arange(frames) * (RATE // fps)
