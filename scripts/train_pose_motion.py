@@ -49,7 +49,6 @@ def train(arguments: argparse.Namespace) -> None:
 def measure(arguments: argparse.Namespace) -> None:
     from animate_anywhere.models import pose_motion
     from animate_anywhere.training import pose_figures, rehearsal, stage
-    from animate_anywhere.training import pose_motion as training
     from animate_anywhere.vision import footing
     from animate_anywhere.vision.pose import PoseTrack
 
@@ -65,7 +64,7 @@ def measure(arguments: argparse.Namespace) -> None:
         network = pose_motion.load(arguments.weights)
     read = {"learned": learned, "geometry": geometry}[arguments.method]
 
-    first = training.HELD_OUT
+    first = stage.HELD_OUT
     known = [rehearsal.rehearse(stage.draw_plan(seed)) for seed in range(first, first + arguments.clips)]
     for noisy in (False, True):
         print(f"{'noisy' if noisy else 'clean'} keypoints, {arguments.clips} clips never trained on:")

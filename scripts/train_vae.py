@@ -65,6 +65,7 @@ def measure(arguments: argparse.Namespace) -> None:
     import numpy as np
     import torch
     from animate_anywhere.models import latents
+    from animate_anywhere.training import stage
     from animate_anywhere.training import vae_samples as samples
     from animate_anywhere.training import vae_training as training
     from animate_anywhere.vision import metrics
@@ -73,7 +74,7 @@ def measure(arguments: argparse.Namespace) -> None:
     latents.check_vae(vae)
     figures, coded, start = {"frames": [], "pose": []}, [], time.monotonic()
     for number in range(arguments.clips):
-        clip = samples.draw_material(samples.HELD_OUT + number, 29)
+        clip = samples.draw_material(stage.HELD_OUT + number, 29)
         for name, values in figures.items():
             frames = getattr(clip, name).float() / 255
             latent = latents.encode_frames(vae, frames)

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from animate_anywhere.training import pose_figures
-from animate_anywhere.vision import footing
+from animate_anywhere.vision import footing, metrics
 from animate_anywhere.vision.camera_path import similarities
 from animate_anywhere.vision.pose import PoseTrack
 from walks import cosines, moving_walks
@@ -59,7 +58,7 @@ def test_walks_before_panning_following_and_swaying_cameras_move_the_background_
     """On 42 others: 0.81 within 45°, all within 90°. A camera that circles the person moves what no foot shows."""
     right = cosines(moving_walks(10, ("pan", "follow", "sway")), lambda pose: footing.camera_path(pose).steps)
     assert np.mean(right > 0) >= 0.9
-    assert np.mean(right > pose_figures.RIGHT) >= 0.6
+    assert np.mean(right > metrics.RIGHT) >= 0.6
 
 
 def test_without_feet_the_confidence_is_low():

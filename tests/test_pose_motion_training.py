@@ -9,7 +9,7 @@ from animate_anywhere.models import pose_motion
 from animate_anywhere.models.pose_motion import Size
 from animate_anywhere.training import pose_figures, pose_samples, rehearsal, stage
 from animate_anywhere.training import pose_motion as training
-from animate_anywhere.vision import camera_path
+from animate_anywhere.vision import camera_path, metrics
 from animate_anywhere.vision import pose as poses
 from animate_anywhere.vision.detectors import load_blazepose
 from walks import cosines, moving_walks
@@ -125,7 +125,7 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def held_out():
-    first = training.HELD_OUT
+    first = stage.HELD_OUT
     return [rehearsal.rehearse(stage.draw_plan(seed)) for seed in range(first, first + 40)]
 
 
@@ -161,7 +161,7 @@ def test_shipped_weights_move_the_background_of_walks_the_right_way(shipped):
         return shipped(torch.from_numpy(pose.keypoints), pose.width, pose.height)[0]
 
     clips = moving_walks(20, ("pan", "follow", "sway", "zoom", "dolly"))
-    assert np.mean(cosines(clips, read) > pose_figures.RIGHT) >= 0.8
+    assert np.mean(cosines(clips, read) > metrics.RIGHT) >= 0.8
 
 
 def test_shipped_weights_follow_a_real_dancer_before_a_virtual_camera(shipped, dance):
@@ -180,5 +180,5 @@ def test_shipped_weights_follow_a_real_dancer_before_a_virtual_camera(shipped, d
     moves = [camera_path.similarities(part, pose.width, pose.height) for part in (steps, guess)]
     truth, told = (points @ move[:, :2, :2].swapaxes(1, 2) + move[:, None, :2, 2] - points for move in moves)
     moving = np.linalg.norm(truth, axis=-1).mean(1) > 1
-    right = pose_figures.alike(truth, told, (1, 2)) > pose_figures.RIGHT
+    right = pose_figures.alike(truth, told, (1, 2)) > metrics.RIGHT
     assert moving.sum() > 30 and right[moving].mean() >= 0.8

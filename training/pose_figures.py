@@ -9,11 +9,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from ..vision.camera_path import similarities
+from ..vision.metrics import RIGHT
 from . import pose_samples
 from .rehearsal import Rehearsal
 
 NOISE = 0.005  # trembling of noisy joints, of the body's size; BlazePose's on real clips is 0.004
-RIGHT = 0.7  # cosine from which a direction is right: within 45°
 MOVING = 1.0  # px of mean motion from which a step of the background has a direction
 
 # keypoints [T, P, 18, 3] px, width, height -> steps [T-1, 4] as vision.camera_path takes them, confidence [T-1]

@@ -18,7 +18,6 @@ from . import optimiser, pose_samples, rehearsal
 from .configuration import Optimiser as Settings
 from .pose_samples import Shots
 
-HELD_OUT = 10**9  # the first seed never trained on
 TOKENS = 1536  # steps in a batch, whatever the length of its shots
 LENGTHS = (5, 9, 17, 25, 33, 49)  # frames
 CLEAN = 0.35  # of the batches see joints as they are

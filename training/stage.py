@@ -21,6 +21,7 @@ from .cameras import Camera
 SIZES = ((128, 128), (160, 96), (96, 160))  # width, height
 FPS = (10, 12, 15, 20)
 POINTS = 64  # background tracks of a clip
+HELD_OUT = 10**9  # seeds from here on are for looking and measuring, never for training
 
 # OpenPose's 18 joints, by the names of training.motion.
 BODY = ["neck", *(f"{joint}_{side}" for side in "rl" for joint in ("shoulder", "elbow", "wrist"))]

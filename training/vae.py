@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from comfy.taesd.taehv import TAEHV
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHANNELS = 16
-FRAMES = 4  # in one latent frame
-PIXELS = 8  # in one latent pixel
+from ..models.latents import CHANNELS, FRAMES_PER_LATENT
+
 CLAMP = 3.0  # the decoder begins with tanh(x / 3) * 3
 
 
@@ -152,12 +152,12 @@ class VAE(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames [B, 4k+1, 3, H, W] in 0…1 to latents [B, k+1, 16, H/8, W/8], aligned as models.latents does."""
-        first = frames[:, :1].expand(-1, FRAMES - 1, -1, -1, -1)
+        first = frames[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1, -1, -1)
         return self.encoder(torch.cat([first, frames], 1))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, k+1, 16, h, w] to frames [B, 4k+1, 3, 8h, 8w], not clamped."""
-        return self.decoder(latents)[:, FRAMES - 1 :]
+        return self.decoder(latents)[:, FRAMES_PER_LATENT - 1 :]
 
 
 def _places(vae: VAE) -> Iterator[tuple[str, Conv, int, int]]:
@@ -183,8 +183,6 @@ def embed(vae: VAE) -> dict[str, Tensor]:
 
     Blocks beyond the narrow network's are zero: TAEHV's relu(0 + x) leaves what comes out of the block before as it is.
     """
-    from comfy.taesd.taehv import TAEHV
-
     state = {name: torch.zeros_like(value) for name, value in TAEHV(latent_channels=CHANNELS).state_dict().items()}
     for name, conv, frames_in, frames_out in _places(vae):
         full, kernel = state[f"{name}.weight"], conv.kernel.float()

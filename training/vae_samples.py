@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.reference import GREY
 from . import stage
 
-HELD_OUT = 10**9  # seeds from here on are never trained on
 FIRST = 5 * 10**8  # seed of the first clip
-GREY = 0.5  # of blanked regions (Animate Anyone 2, section 3.2)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..models.latents import CHANNELS, PIXELS_PER_LATENT
 from ..vision.metrics import psnr
 from .configuration import Optimiser as Rates
 from .optimiser import AdamW, Muon
-from .vae import CHANNELS, PIXELS, VAE, Widths
-from .vae_samples import HELD_OUT, Material, Options, Pool, cut_batch, draw_material, poses_of
+from .stage import HELD_OUT
+from .vae import VAE, Widths
+from .vae_samples import Material, Options, Pool, cut_batch, draw_material, poses_of
 
 SCALE = 1.15258426  # what the host multiplies latents by (CogVideoX below 48 heads); their variance is then to be 1
 # Training's crops lie around people and are recoloured: their latents deviate as much more than those of whole clips,
@@ -43,7 +45,7 @@ def losses(frames: Tensor, latents: Tensor, target: Tensor, poses: int = 0) -> d
         "pixels": error.abs().mean(),
         "squares": 8 * error.square().mean(),
         "edges": 0.5 * torch.stack(edges).sum(),
-        "colours": 24 * torch.nn.functional.avg_pool2d(error.flatten(0, 1), PIXELS).square().mean(),
+        "colours": 24 * torch.nn.functional.avg_pool2d(error.flatten(0, 1), PIXELS_PER_LATENT).square().mean(),
         "moments": 0.2 * moments(latents[: len(latents) - poses] / CROPS_DEVIATE),
     }
 
