@@ -15,6 +15,7 @@ from .nodes import (
     retarget,
     sample,
     shot,
+    stitch,
     tracks,
 )
 
@@ -28,7 +29,7 @@ class AnimateAnywhere(ComfyExtension):
     async def get_node_list(self) -> list:
         prepare = [*pose.NODES, *pose_file.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES]
         places = [*background.NODES, *tracks.NODES, *motion.NODES, *backdrop.NODES]
-        return [*prepare, *places, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES]
+        return [*prepare, *places, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES, *stitch.NODES]
 
 
 async def comfy_entrypoint() -> AnimateAnywhere:

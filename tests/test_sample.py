@@ -11,7 +11,6 @@ from animate_anywhere.models import attach, checkpoint, clips, latents
 from animate_anywhere.models.reference import Reference
 from animate_anywhere.nodes import sample as nodes
 from animate_anywhere.nodes import shot as shots
-from comfy_api.latest import _io
 from comfy_extras import nodes_custom_sampler as stock
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 16
@@ -201,29 +200,3 @@ class TestRefusals:
 def test_schedule_gives_the_end_of_it_for_less_denoise(base):
     whole, part = (nodes.Schedule.execute(base, steps, denoise).result[0] for steps, denoise in ((20, 1.0), (5, 0.25)))
     assert whole.shape == (21,) and torch.equal(part, whole[-6:])
-
-
-def stitch(*parts, **more):
-    return nodes.StitchClips.execute({f"clip{i}": part for i, part in enumerate(parts)}, **more)
-
-
-def test_stitched_clips_are_one_video():
-    images, report = stitch(torch.zeros(5, 8, 8, 3), torch.ones(5, 8, 8, 3), overlap=1).result
-    assert images.shape == (9, 8, 8, 3) and images[:5].max() == 0 and images[5:].min() == 1
-    assert report == "9 frames of 2 clips: 5 + 5, without 1 at the start of each following clip"
-
-
-def test_stitch_clips_says_which_clip_does_not_fit():
-    with pytest.raises(ValueError, match="clip2 and clip0 differ in size"):
-        stitch(torch.zeros(5, 8, 8, 3), torch.zeros(5, 8, 8, 3), torch.zeros(5, 8, 16, 3))
-
-
-def test_a_queued_prompt_reaches_stitch_clips_through_its_growing_sockets():
-    """The host takes "clips.clip0" of an API prompt apart; at least two are demanded."""
-    schema = nodes.StitchClips.INPUT_TYPES()
-    assert "clips" in schema["required"]
-    expanded, _, v3_data = _io.get_finalized_class_inputs(schema, {"clips.clip0": 1, "clips.clip1": 1, "overlap": 1})
-    assert {"clips.clip0", "clips.clip1"} <= expanded["required"].keys()
-    assert "clips.clip2" in expanded["optional"]
-    nested = _io.build_nested_inputs({"clips.clip0": "a", "clips.clip1": "b", "overlap": 0}, v3_data)
-    assert nested == {"clips": {"clip0": "a", "clip1": "b"}, "overlap": 0}
