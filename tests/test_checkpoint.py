@@ -76,6 +76,26 @@ def test_an_unknown_format_says_which_and_what_is_read(path):
         checkpoint.read(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "added", "found"),
+    [
+        ("groups", {"objects": {"tensors": 0, "parameters": 0}}, "groups objects"),
+        ("base", {"family": "wan2.2-i2v"}, "a base of the family wan2.2-i2v"),
+    ],
+)
+def test_what_only_a_later_version_knows_is_named(path, part, added, found):
+    with safetensors.safe_open(path, framework="pt") as file:
+        there = json.loads(file.metadata()[checkpoint.METADATA_KEY])[part]
+    rewrite(path, **{part: {**there, **added}})
+    with pytest.raises(ValueError, match=f"adapter.safetensors has {found}, which this version"):
+        checkpoint.read(path)
+
+
+def test_a_group_that_nobody_could_load_is_not_saved(path, network):
+    with pytest.raises(ValueError, match="got objects"):
+        checkpoint.save(path, checkpoint.Base.of(network), {"objects": {}})
+
+
 def test_a_missing_group_says_how_many_tensors_were_expected(path):
     tensors = {k: v for k, v in safetensors.torch.load_file(path).items() if not k.startswith("reference.")}
     with safetensors.safe_open(path, framework="pt") as file:

@@ -17,9 +17,12 @@ def test_bfloat16_weights_take_up_small_updates():
 
 
 def test_muon_makes_updates_orthogonal():
-    matrices = torch.randn(3, 24, 60)
-    values = torch.linalg.svdvals(optimiser.orthogonal(matrices))
-    assert values.min() > 0.5 and values.max() < 1.3  # the five steps are made to end in this band
+    for shape in ((3, 24, 60), (3, 60, 24)):
+        matrices = torch.randn(shape)
+        updates = optimiser.orthogonal(matrices)
+        values = torch.linalg.svdvals(updates)
+        assert values.min() > 0.5 and values.max() < 1.3  # the five steps are made to end in this band
+        assert ((updates * matrices).flatten(1).sum(1) > 0).all()
 
 
 def test_gradients_are_clipped_to_their_longest():
@@ -33,6 +36,24 @@ def test_gradients_are_clipped_to_their_longest():
     updates.parts[0].step = lambda factor: seen.extend(weight.grad.clone() for weight in weights.values())
     updates.step(1.0, norm)
     assert torch.cat(seen).norm() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_weight_without_gradient_decays_by_rate_times_decay(kind):
+    weight = torch.nn.Parameter(torch.ones(6, 4))
+    settings = configuration.Optimiser(kind=kind, learning_rate=0.1, muon_rate=0.1, weight_decay=0.5)
+    updates = optimiser.Optimiser({"base.blocks.0.q.weight": weight}, settings)
+    weight.grad = torch.zeros_like(weight)
+    updates.step(0.5, updates.reduce())
+    torch.testing.assert_close(weight.detach(), torch.full((6, 4), 1 - 0.5 * 0.1 * 0.5))
+
+
+def test_gradients_go_over_the_wire_in_buckets_of_one_dtype(monkeypatch):
+    monkeypatch.setattr(optimiser, "BUCKET", 10)
+    tensors = [torch.zeros(count) for count in (4, 6, 1, 30, 2)]
+    tensors.insert(3, torch.zeros(3, dtype=torch.bfloat16))
+    buckets = [[len(tensor) for tensor in bucket] for bucket in optimiser._buckets(tensors)]
+    assert buckets == [[4, 6], [1], [3], [30], [2]]
 
 
 def test_learning_rates_follow_the_step():

@@ -58,8 +58,8 @@ def test_nothing_is_decoded_where_no_timestep_counts():
 
 
 def test_a_clip_weighs_the_same_in_every_batch():
-    alone, half = loss_of([10])[0], loss_of([10, 500])[0]
-    assert torch.isclose(half, alone / 2)
+    alone, both, half = (loss_of(timesteps)[0] for timesteps in ([10], [10, 10], [10, 500]))
+    assert torch.isclose(both, alone) and torch.isclose(half, alone / 2)
 
 
 def test_hands_weigh_double():

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import comfy.sd
 import comfy.utils
+import numpy as np
 import pytest
 import torch
 from animate_anywhere.models import checkpoint as adapters
 from animate_anywhere.models import latents
-from animate_anywhere.training import autoencoder, configuration, encoded, networks, objective, samples, supply
+from animate_anywhere.models.reference import GREY
+from animate_anywhere.training import autoencoder, configuration, dataset, encoded, networks, objective, samples, supply
 from training_toys import STAGES, draw_sample
 
 pytest_plugins = ["training_toys"]
@@ -141,6 +143,45 @@ def test_environment_videos_hide_the_character(toy):
         hidden.append((sample.environment[inside] == 128).float().mean().item())
     # Grey, or else the background without them; never the character.
     assert sum(share > 0.99 for share in hidden) >= 4
+
+
+def put_together(number):
+    """A black person with a shadow in a corner of a white room; the character's picture is white, all masked out."""
+    frames, person = torch.ones(2, 32, 32, 3), torch.zeros(2, 32, 32)
+    person[:, 8:24, 8:24] = 1
+    frames[:, 8:24, 8:24] = frames[:, 0, 0] = 0
+    return samples._put_together(
+        number, frames=frames, clean=torch.ones_like(frames), pose=frames, person=person, hands=0 * person,
+        character=torch.ones(32, 32, 3), character_mask=torch.zeros(32, 32), cameras=None,
+    )  # fmt: skip
+
+
+def test_settings_of_a_clip_come_in_their_shares():
+    seen = []
+    for number in range(600):
+        sample = put_together(number)
+        inside = sample.environment[sample.person > 0]
+        assert ((inside == 128) | (inside == 255)).all()  # grey or the room, never the person
+        clean, blanked = sample.environment[0, 0, 0, 0] == 255, (inside == 128).any()
+        seen.append(
+            [clean and not blanked, clean and blanked, not clean and blanked, sample.character[0, 0, 0, 0] == 128]
+        )
+    # 0.06 is three standard deviations of a share of 600.
+    assert np.mean(seen, axis=0).tolist() == pytest.approx([0.1, 0.4, 0.5, 0.3], abs=0.06)
+
+
+@pytest.mark.parametrize(("tall", "limit"), [(40, 48), (8, 12)], ids=["fills the picture", "no larger than 1.5 times"])
+def test_a_stand_in_is_whole_and_as_large_as_it_may_be(tall, limit):
+    character = dataset.Character(*(np.full((tall, tall // 2, *rest), 255, np.uint8) for rest in ((3,), ())))
+    heights = []
+    for seed in range(30):
+        picture, mask = samples._stand_in(np.random.default_rng(seed), character, None, (64, 48))
+        assert (picture[mask == 1] == 1).all() and (picture[mask == 0] == GREY).all()
+        heights.append(int(mask.any(1).sum()))
+        assert mask.sum() == pytest.approx(heights[-1] ** 2 / 2, abs=heights[-1])
+    low, high = samples.FILLED
+    assert low * limit - 1 <= min(heights) < max(heights) <= high * limit + 1
+    assert max(heights) - min(heights) > 0.15 * limit
 
 
 def test_kept_clips_are_the_drawn_ones(toy, quick_clips, tmp_path):
