@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .placement import Placed
+from .placement import Placed, from_folder
 
 STRIDE = 32  # px: the network wants sizes that are multiples of it
 MARGIN = 32  # px of surroundings around what is unknown
 LARGEST = 1536  # px, the longer side: its attention over more does not fit into common devices
+HUGGING_FACE = "hustvl/vitmatte-small-composition-1k"
 
 Progress = Callable[[int], None]
 
@@ -61,16 +62,7 @@ def load(folder: Path) -> VitMatte:
     """
     from transformers import VitMatteForImageMatting
 
-    try:
-        network = VitMatteForImageMatting.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"matting: {folder} does not hold ViTMatte ({error}). It needs config.json and model.safetensors of "
-            "hustvl/vitmatte-small-composition-1k."
-        ) from error
-    return VitMatte(network)
+    return VitMatte(from_folder(VitMatteForImageMatting, folder, "matting", "ViTMatte", HUGGING_FACE))
 
 
 def _box_around(where: Tensor) -> tuple[slice, slice]:

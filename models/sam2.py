@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .placement import Placed
+from .placement import Placed, from_folder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the image encoder was trained on
 
@@ -77,6 +77,7 @@ NAMES += [(r"\.mask_downsampler\.encoder\.12\.", ".mask_downsampler.final_conv."
 HEADS = {96: 1, 112: 2, 144: 2}
 WINDOWS = {144: (8, 4, 16, 8)}
 WHOLE_PICTURE_EVERY = {7: 2, 11: 3, 16: 4, 36: 10}
+HUGGING_FACE = "facebook/sam2.1-hiera-base-plus"
 
 Progress = Callable[[int], None]
 
@@ -196,8 +197,7 @@ def load(path: Path) -> Sam2:
             "model: sam2 needs transformers 4.57 or newer. Update ComfyUI's packages (pip install -U transformers)."
         ) from error
     if path.is_dir():
-        network = Sam2VideoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
-        return Sam2(network)
+        return Sam2(from_folder(Sam2VideoModel, path, "weights", "SAM 2", HUGGING_FACE))
     if path.suffix != ".safetensors":
         raise ValueError(
             f"weights: {path.name} is not opened, because pickled files can run code. Convert it: "

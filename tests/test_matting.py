@@ -72,8 +72,10 @@ def test_a_folder_loads_to_the_bit_and_another_is_named(toy, tmp_path):
     loaded = matting.load(tmp_path / "matte").placed.network.state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in toy.state_dict().items())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="matting: .* does not hold ViTMatte"):
-        matting.load(tmp_path / "empty")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "matte" / "model.safetensors", metadata={"format": "pt"})
+    for folder in ("empty", "matte"):
+        with pytest.raises(ValueError, match=f"matting: .*{folder} does not hold ViTMatte"):
+            matting.load(tmp_path / folder)
 
 
 @pytest.fixture(scope="module")

@@ -241,6 +241,21 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(name, content, told
         sam2.load(tmp_path / name)
 
 
+@pytest.mark.parametrize("weights", ["cut off", "pickled", "of another network"])
+def test_a_folder_that_cannot_be_read_is_named_with_what_it_needs(toy, weights, tmp_path):
+    toy.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    if weights == "pickled":
+        file.unlink()
+        torch.save(toy.state_dict(), tmp_path / "pytorch_model.bin")
+    elif weights == "cut off":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        save_file({"blocks.0.weight": torch.zeros(2)}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="weights: .* does not hold SAM 2 .*config.json and model.safetensors"):
+        sam2.load(tmp_path)
+
+
 def test_another_network_is_refused(tmp_path):
     save_file({"blocks.0.weight": torch.zeros(2)}, tmp_path / "sam2.safetensors")
     with pytest.raises(ValueError, match="sam2.safetensors is damaged, or no SAM 2"):
