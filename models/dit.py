@@ -95,11 +95,14 @@ def check_base(model) -> None:
         )
 
 
+def text_tokens(text_width: int) -> int:
+    """How many tokens an empty prompt has for a model that reads text of ``text_width``."""
+    return TEXT_TOKENS if text_width == TEXT_WIDTH else TOY_TEXT_TOKENS
+
+
 def no_text(text_width: int, device=None, dtype=None) -> Tensor:
     """The empty prompt: zeros [1, S, text_width]."""
-    return torch.zeros(
-        1, TEXT_TOKENS if text_width == TEXT_WIDTH else TOY_TEXT_TOKENS, text_width, device=device, dtype=dtype
-    )
+    return torch.zeros(1, text_tokens(text_width), text_width, device=device, dtype=dtype)
 
 
 def patchify(latents: Tensor) -> Tensor:

@@ -65,6 +65,12 @@ def test_rope_equals_the_hosts_and_goes_on_before_the_clip():
     assert torch.equal(sin[:20, :temporal], -sin[20:, :temporal])
 
 
+def test_an_empty_prompt_is_as_long_as_those_of_training():
+    assert dit.no_text(4096).shape == (1, 226, 4096)  # T5-XXL's
+    assert dit.no_text(24).shape == (1, 16, 24)
+    assert not dit.no_text(24).any()
+
+
 def test_patchify_equals_the_hosts_patch_embedding():
     network, x = stock(), toys.inputs()["x"]
     embed = network.patch_embed
