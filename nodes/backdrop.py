@@ -18,11 +18,7 @@ def _motion(background, tracks, camera_path, width: int, height: int) -> track_m
             "tracks, camera_path: connect one of them. "
             + ("Neither is connected, and nothing says how to move." if tracks is None else "Both are connected.")
         )
-    for name, value, other in (("width", width, height), ("height", height, width)):
-        if value < 0 or (value == 0 and other != 0):
-            raise ValueError(
-                f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: the driving video's."
-            )
+    sockets.check_both_or_neither(width, height, "the driving video's")
     given = camera_path or Tracks.from_host(tracks)
     width, height = width or given.width or background.shape[2], height or given.height or background.shape[1]
     if camera_path is not None:

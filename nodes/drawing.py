@@ -3,21 +3,18 @@
 from comfy_api.latest import io
 from torch import Tensor
 
+import nodes
+
 from ..vision import drawing
 from ..vision.pose import PoseTrack
 from . import sockets
 from .feedback import progress_of
 
-LARGEST = 16384  # px, as in the host's own nodes
 SAME_SHAPE = 0.02  # how far proportions may differ: a video whose sides were rounded to multiples of 16
 
 
 def _check_size(width: int, height: int, images: Tensor | None) -> None:
-    for name, value, other in (("width", width, height), ("height", height, width)):
-        if value < 0 or (value == 0 and other != 0):
-            raise ValueError(
-                f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: the pose's own."
-            )
+    sockets.check_both_or_neither(width, height, "the pose's own")
     if images is not None and width and (height, width) != tuple(images.shape[1:3]):
         raise ValueError(
             f"width: {width}×{height} was asked for, but with images connected the pictures are as large as these, "
@@ -44,7 +41,7 @@ def _check_images(images: Tensor, track: PoseTrack) -> None:
 class DrawPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": LARGEST}
+        size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
         return io.Schema(
             node_id=f"{sockets.PREFIX}DrawPose",
             display_name="Draw Pose",

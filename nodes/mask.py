@@ -1,6 +1,5 @@
 """Video -> character mask; mask -> shape-agnostic mask."""
 
-import comfy.model_management
 import numpy as np
 import torch
 from comfy_api.latest import io
@@ -8,11 +7,11 @@ from torch import Tensor
 
 from ..models import matting as mattes
 from ..models import sam2
-from ..vision import detectors, outline, pointing
 from ..vision import mask as masks
+from ..vision import outline, pointing
 from ..vision import pose as poses
 from . import files, sockets
-from .detection import WEIGHTS
+from .detection import BLAZEPOSE, load_blazepose
 from .feedback import progress_of
 
 LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
@@ -75,7 +74,7 @@ def _built_in(images: Tensor, track: poses.PoseTrack | None, steadiness: float, 
     """Mask [T, H, W] in 0…1 by BlazePose, of everybody in ``track``, or of the clearest person."""
     count = len(images)
     done = progress_of(count * (1 + (steadiness > 0) + refine))
-    network = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
+    network = load_blazepose(BLAZEPOSE)
     mask = network.follow(images, done).mask if track is None else network.segment(images, track, done)
     _check_found(mask, images, track)
     mask = masks.without_lapses(mask.numpy(), LAPSE)
@@ -93,8 +92,7 @@ def _by_sam2(images: Tensor, track: poses.PoseTrack | None, weights: str, object
     network = sam2.load(SAM2.path(weights, asked_by="weights"))
     done = progress_of(2 * len(images))
     if track is None:
-        blazepose = detectors.load_blazepose(WEIGHTS, comfy.model_management.get_torch_device())
-        track = blazepose.follow(images, done).pose
+        track = load_blazepose(BLAZEPOSE).follow(images, done).pose
     track = track.resized(images.shape[2], images.shape[1])
     people, things = pointing.people(track), pointing.held(track) if objects else []
     if not people:

@@ -5,12 +5,13 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
+import nodes
+
 from ..vision import pose_file
 from . import sockets
 
 ENDING = ".json"
 OUTPUT = " [output]"  # the host's mark for a file of the output folder
-WIDEST = 16384  # px, as in the host's own nodes
 
 
 def _files() -> list[str]:
@@ -68,7 +69,7 @@ class SavePose(io.ComfyNode):
 class LoadPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": WIDEST, "optional": True, "advanced": True}
+        size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "optional": True, "advanced": True}
         return io.Schema(
             node_id=f"{sockets.PREFIX}LoadPose",
             display_name="Load Pose",

@@ -22,6 +22,13 @@ Shot = io.Custom("AA_SHOT")
 CameraPath = io.Custom("AA_CAMERA_PATH")  # vision.camera_path.CameraPath
 
 
+def check_both_or_neither(width: int, height: int, instead: str) -> None:
+    """Raise ValueError unless both are a size in px, or both 0, which stands for ``instead``."""
+    for name, value, other in (("width", width, height), ("height", height, width)):
+        if value < 0 or (value == 0 and other != 0):
+            raise ValueError(f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: {instead}.")
+
+
 def check_frames(images: Tensor, socket: str = "images") -> None:
     """Raise ValueError unless ``images`` are frames [T, H, W, 3 or 4], one at least."""
     shape = "×".join(map(str, images.shape))
