@@ -208,14 +208,41 @@ def test_fp8_is_the_hosts_own(monkeypatch, folder, vae, shot):
     assert guided(model, *encoded(shot, vae, model), steps=1).isfinite().all()
 
 
+def with_lora(model):
+    """A LoRA on an attention and on the patch embedding, through which the pose goes as well, by the stock loader."""
+    lora = {}
+    for layer, into in (("blocks.0.q", 128), ("patch_embed.proj", 256)):
+        lora[f"diffusion_model.{layer}.lora_A.weight"] = torch.randn(2, into)
+        lora[f"diffusion_model.{layer}.lora_B.weight"] = torch.randn(128, 2)
+    return comfy.sd.load_lora_for_models(model, None, lora, 0.2, 0)[0]
+
+
 def test_a_stock_lora_works_on_it(model, vae, shot):
-    lora = {
-        "diffusion_model.blocks.0.q.lora_A.weight": torch.randn(2, 128),
-        "diffusion_model.blocks.0.q.lora_B.weight": torch.randn(128, 2),
-    }
-    with_lora, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)
     given = encoded(shot, vae, model)
-    assert not torch.equal(guided(with_lora, *given, steps=1), guided(model, *given, steps=1))
+    assert not torch.equal(guided(with_lora(model), *given, steps=1), guided(model, *given, steps=1))
+
+
+def test_offloaded_it_computes_the_same(folder):
+    """As the host does it with little memory: weights stay where they are, and every layer casts and patches its own
+    when it runs. A layer whose weights were read past the host would miss the LoRA."""
+    model = with_lora(dynamictrl.load(folder))
+    parts = [model, *model.get_nested_additional_models()]
+    inputs = torch.randn(1, 32, 4, 4, 6), torch.tensor([640.0]), words(3), torch.tensor([2.0])
+    pose = torch.randn(1, 16, 4, 4, 6)
+
+    def velocity():
+        options = {"wrappers": model.wrappers}
+        return model.model.diffusion_model(*inputs, transformer_options=options, aa_pose=pose)
+
+    plain = velocity()
+    comfy.model_management.load_models_gpu(parts)
+    whole = velocity()
+    for part in parts:
+        part.unpatch_model(part.offload_device)
+        part.load(part.load_device, lowvram_model_memory=1)
+    assert all(part.model.model_lowvram and not part.model.model_loaded_weight_memory for part in parts)
+    torch.testing.assert_close(velocity(), whole, rtol=1e-4, atol=1e-5)  # the LoRA's sums, in another order
+    assert (whole - plain).norm() > 0.01 * plain.norm()
 
 
 def test_the_host_can_load_the_base_once_more_for_another_device(model):
