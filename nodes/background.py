@@ -10,12 +10,7 @@ from . import files, sockets
 from .feedback import progress_of, ranges
 
 INVENT = ("auto", "lama", "telea")
-LAMA = files.Kind(
-    "inpaint",
-    (".pt", ".safetensors"),
-    "big-lama.pt",
-    "https://github.com/Sanster/models/releases/download/add_big_lama/big-lama.pt",
-)
+LAMA = files.Kind("inpaint", (".pt", ".safetensors"), "big-lama.pt")
 
 
 def _report(result: plate.Plate) -> str:

@@ -14,6 +14,7 @@ from ..vision.detectors import BlazePose, Followed
 from ..vision.dwpose import DWPose
 from ..vision.network_file import Network, OnnxNetwork, load_network
 from ..vision.tracking import Identities
+from . import files
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "blazepose"
 FOLDER = "detection"  # the host's own: models/detection
@@ -31,7 +32,7 @@ class Source(NamedTuple):
 
     @property
     def address(self) -> str:
-        return f"https://huggingface.co/{self.repository}/resolve/main/{self.name}"
+        return files.address(self.name)
 
 
 # TorchScript first: it runs on whatever device torch has, without another package.
@@ -89,9 +90,9 @@ def load_dwpose() -> tuple[DWPose, str]:
     slow = [network for network in (people, points) if isinstance(network, OnnxNetwork) and network.on_processor]
     if not slow or comfy.model_management.get_torch_device().type == "cpu":
         return DWPose(people, points), ""
-    files = " and ".join(source.name for source in (PEOPLE[0], POINTS[0]))
+    better = " and ".join(source.name for source in (PEOPLE[0], POINTS[0]))
     return DWPose(people, points), (
-        f"onnxruntime here has no GPU, so DWPose ran on the processor. {files} in {_models_folder()} run on the GPU "
+        f"onnxruntime here has no GPU, so DWPose ran on the processor. {better} in {_models_folder()} run on the GPU "
         "through torch."
     )
 
@@ -101,7 +102,7 @@ def _load(sources: list[Source]) -> Network:
     if not there:
         raise ValueError(
             f"detector: dwpose needs {_wanted(sources)} in {_models_folder()}, or downloaded by "
-            "comfyui_controlnet_aux. blazepose needs no download."
+            f"comfyui_controlnet_aux; scripts/models.py get {sources[0].name} does it. blazepose needs no download."
         )
     try:
         return load_network(there[0], comfy.model_management.get_torch_device())

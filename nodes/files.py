@@ -1,20 +1,28 @@
 """Weights of others that a node can use when the artist has them: where they lie, and what to say when they do not."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
 
+# Every file that nodes and workflows can use, and where it is to be had; scripts/models.py lists and fetches them.
+DOWNLOADS = Path(__file__).with_name("downloads.json")
+
+
+def address(name: str) -> str:
+    """Where the file or folder ``name`` is to be had."""
+    return next(entry["address"] for entry in json.loads(DOWNLOADS.read_text()) if entry["name"].rstrip("/") == name)
+
 
 @dataclass(frozen=True)
 class Kind:
     """Weights in the models folder ``folder``: files that end in ``suffixes``, or folders with a config.json. ``known``
-    is the one to take, to be had at ``source``; ``named`` is in the names of all, where the folder holds others too."""
+    is the one to take; ``named`` is in the names of all, where the folder holds others too."""
 
     folder: str
     suffixes: tuple[str, ...]
     known: str
-    source: str
     named: str = ""
 
     def found(self) -> dict[str, Path]:
@@ -40,6 +48,6 @@ class Kind:
             return found.get(name)
         missing = f"there is no {name}" if name != "auto" else "its weights are missing"
         raise ValueError(
-            f"{asked_by}: {missing}. Put {self.known} (from {self.source}) into "
-            f"{Path(folder_paths.models_dir) / self.folder}."
+            f"{asked_by}: {missing}. Put {self.known} (from {address(self.known)}) into "
+            f"{Path(folder_paths.models_dir) / self.folder}. scripts/models.py get {self.known} does it."
         )

@@ -18,19 +18,8 @@ LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so l
 BLOCKS = ("inference", "training")
 MODELS = ("blazepose", "sam2")
 MATTING = ("off", "vitmatte")
-SAM2 = files.Kind(
-    "sam2",
-    (".safetensors", ".pt"),
-    "sam2.1_hiera_base_plus.safetensors",
-    "https://huggingface.co/Kijai/sam2-safetensors, or facebook/sam2.1-hiera-base-plus as a folder",
-    named="sam2",
-)
-VITMATTE = files.Kind(
-    "vitmatte",
-    (),
-    "vitmatte-small-composition-1k",
-    "https://huggingface.co/hustvl/vitmatte-small-composition-1k, the whole folder",
-)
+SAM2 = files.Kind("sam2", (".safetensors", ".pt"), "sam2.1_hiera_base_plus.safetensors", named="sam2")
+VITMATTE = files.Kind("vitmatte", (), "vitmatte-small-composition-1k")
 UNKNOWN = 0.012  # of the picture's longer side: how far to either side of the outline ViTMatte decides
 WIDEST = 512  # px of growing and feathering: more is a blur of the whole picture
 

@@ -24,12 +24,13 @@ import sys
 import tarfile
 import tempfile
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import download as downloads
 
 PINS = Path(__file__).resolve().with_name("host.toml")
 CLONE = Path(__file__).resolve().parent.parent
@@ -37,8 +38,6 @@ LINK = "ComfyUI-AnimateAnywhere"
 PLACE = "ANIMATE_ANYWHERE_HOST"
 # 6.5 GB installed, and the largest group's wheels lie beside it while pip unpacks them.
 DISK_GB = 10
-ATTEMPTS = 5
-CHUNK = 1 << 18
 
 
 class HostError(Exception):
@@ -74,7 +73,9 @@ def find_url(project: str, archive: str) -> str:
             links = Links()
             links.feed(answer.read().decode())
     except (OSError, http.client.HTTPException) as error:
-        raise HostError(f"the package index does not answer at {page} ({reason(error)}); is there a network?") from None
+        raise HostError(
+            f"the package index does not answer at {page} ({downloads.reason(error)}); is there a network?"
+        ) from None
     for href in links.hrefs:
         url = urllib.parse.urljoin(page, href)
         if urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1] == archive:
@@ -82,51 +83,11 @@ def find_url(project: str, archive: str) -> str:
     raise HostError(f"the package index has no {archive} at {page}")
 
 
-def reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error) or type(error).__name__
-
-
-def continue_download(url: str, part: Path) -> None:
-    """Append to ``part`` what ``url`` has beyond it. OSError or HTTPException if the connection breaks off."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # Nothing beyond what is there; whether that is the right file, its hash tells.
-            return
-        raise
-    with answer, part.open("ab" if answer.status == 206 else "wb") as file:
-        length = answer.headers.get("Content-Length")
-        end = file.tell() + int(length) if length else None
-        while chunk := answer.read(CHUNK):
-            file.write(chunk)
-        if end is not None and file.tell() < end:
-            raise ConnectionError(f"broke off at {file.tell():,} of {end:,} bytes")
-
-
 def download(url: str, target: Path, sha256: str) -> None:
-    """``url`` as ``target``, resumed where an earlier attempt broke off. A wrong hash costs the part; one retry."""
-    part = target.with_name(target.name + ".part")
-    for retry in (True, False):
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                continue_download(url, part)
-                break
-            except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES):
-                    raise
-                if attempt == ATTEMPTS:
-                    raise HostError(f"cannot download {url}: {reason(error)}; run again to go on from there") from None
-                say(f"{target.name}: {reason(error)}; going on")
-                time.sleep(attempt - 1)
-        found = hashlib.sha256(part.read_bytes()).hexdigest()
-        if found == sha256:
-            part.replace(target)
-            return
-        part.unlink()
-        say(f"{target.name} has sha256 {found}, not {sha256}; deleted" + (", trying once more" if retry else ""))
-    raise HostError(f"{url} is not the file that {PINS.name} pins (sha256 {found}, expected {sha256})")
+    try:
+        downloads.download(url, target, sha256, say=say)
+    except downloads.DownloadError as error:
+        raise HostError(str(error)) from None
 
 
 # --- the host ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import zipfile
 
+import download
 import host
 import pytest
 
@@ -98,9 +99,9 @@ def test_a_download_that_breaks_off_goes_on_where_it_broke(index, tmp_path):
 
 
 def test_a_later_run_goes_on_with_the_part_that_an_earlier_one_left(index, tmp_path):
-    index.breaks = [1000 * n for n in range(1, host.ATTEMPTS + 1)]
+    index.breaks = [1000 * n for n in range(1, download.ATTEMPTS + 1)]
     sleepless = pytest.MonkeyPatch()
-    sleepless.setattr(host.time, "sleep", lambda seconds: None)
+    sleepless.setattr(download.time, "sleep", lambda seconds: None)
     with pytest.raises(host.HostError, match="run again"):
         host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
     sleepless.undo()
@@ -129,7 +130,7 @@ def test_a_spoiled_part_is_deleted_and_fetched_anew(index, tmp_path):
 
 
 def test_a_wrong_hash_is_an_error_after_one_retry_and_leaves_no_part(index, tmp_path, capfd):
-    with pytest.raises(host.HostError, match=r"is not the file that host\.toml pins"):
+    with pytest.raises(host.HostError, match=r"is not the expected file"):
         host.download(url(index), tmp_path / "thing", "0" * 64)
     assert len(index.asked) == 2
     assert list(tmp_path.iterdir()) == []
