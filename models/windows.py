@@ -13,6 +13,8 @@ from . import latents
 
 LAST_FRAME, OVERLAP, NONE = "last frame", "overlap", "none"
 HANDOVERS = (LAST_FRAME, OVERLAP, NONE)
+TRAINED = {48: 45}  # heads -> frames: CogVideoX1.5-5B in AnimateAnywhere's training (section IV)
+TINY = 29  # frames of the embedded default's clips
 
 
 class Window(NamedTuple):
@@ -49,6 +51,11 @@ class Plan:
         how = common.get(self.handover, f"{self.shared} frames in common, {self.blend} of them blended")
         lengths = f"{length}" if shortest == length else f"{length} and {shortest}"
         return f"{self.total} frames in {count} windows of {lengths} frames; {how}"
+
+
+def trained_length(heads: int) -> int:
+    """Frames that a model of so many heads was trained to make at once."""
+    return TRAINED.get(heads, TINY)
 
 
 def plan(total: int, length: int, handover: str = LAST_FRAME, overlap: int = 5, blend: int = 0) -> Plan:

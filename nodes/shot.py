@@ -146,13 +146,15 @@ def check_adapters(model, shot: clips.Shot) -> None:
 
 
 def encode(
-    shot: clips.Shot, vae, positive: list, negative: list, model=None, image_latent_scale: str = TRAINED
-) -> tuple[list, list, dict]:
+    shot: clips.Shot, vae, positive: list, negative: list, progress: clips.Progress, model=None,
+    image_latent_scale: str = TRAINED,
+) -> tuple[list, list, dict]:  # fmt: skip
     """positive and negative CONDITIONING with the shot in them, and the empty LATENT to sample.
 
-    model: says whether the negative, too, gets pose and character, and the scale of its latents.
+    progress: see clips.encode(). model: says whether the negative, too, gets pose and character, and the scale of its
+    latents.
     """
-    encoded = clips.encode(shot, vae, progress_of(2))
+    encoded = clips.encode(shot, vae, progress)
     if image_latent_scale == UNSCALED:
         # The host is going to multiply them with its scale.
         unscaled = model.get_model_object("latent_format").process_out(encoded.background)
@@ -231,7 +233,7 @@ class EncodeShot(io.ComfyNode):
         part = asked.window(0, latents.valid_length(asked.length))
         report = f"Frames {start} to {start + part.length - 1}: asked {asked.length}, using {part.length} (8k+5)"
         return io.NodeOutput(
-            *encode(part, vae, positive, negative, model, image_latent_scale), ui=ui.PreviewText(report)
+            *encode(part, vae, positive, negative, progress_of(2), model, image_latent_scale), ui=ui.PreviewText(report)
         )
 
 

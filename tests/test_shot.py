@@ -1,4 +1,4 @@
-"""The Shot: putting it together, cutting it, encoding it; and joining clips."""
+"""The Shot: putting it together, cutting it, encoding it."""
 
 import pytest
 import torch
@@ -335,30 +335,3 @@ def test_no_prompt_for_a_t5_model_has_the_226_tokens_of_training():
 def test_no_prompt_names_the_socket_of_a_wrong_model():
     with pytest.raises(ValueError, match="model: .*1.5-5B-I2V"):
         nodes.NoPrompt.execute(toys.cogvideox_patcher(in_channels=16))
-
-
-# --- joining
-
-
-def test_clips_are_joined_without_what_they_share():
-    joined = clips.join([numbered(5), numbered(5) + 0.003, numbered(4) + 0.007], overlap=2)
-    assert numbers(joined) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10]
-
-
-def test_clips_are_joined_whole_by_default():
-    assert numbers(clips.join([numbered(3), numbered(2)])) == [0, 1, 2, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("parts", "overlap", "message"),
-    [
-        ([numbered(5)], 0, "clips: at least 2"),
-        ([numbered(5), numbered(5, 48, 16)], 0, "clips: clip1 and clip0 differ in size: 48×16 px and 32×16 px"),
-        ([numbered(5), numbered(0)], 0, "clips: clip1 is empty"),
-        ([numbered(5), numbered(5), numbered(3)], 3, "overlap: of clip2 with its 3 frames, an overlap of 3"),
-        ([numbered(5), numbered(5)], -1, "overlap: -1"),
-    ],
-)
-def test_clips_that_do_not_fit_are_refused(parts, overlap, message):
-    with pytest.raises(ValueError, match=message):
-        clips.join(parts, overlap)
