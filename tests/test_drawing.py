@@ -8,18 +8,7 @@ import numpy as np
 import pytest
 import torch
 from animate_anywhere.vision import drawing
-from animate_anywhere.vision.pose import PoseTrack
-
-
-def track_of(keypoints, width=512, height=512, **parts):
-    return PoseTrack(np.asarray(keypoints, dtype=np.float64), width, height, **parts)
-
-
-def body(x=256.0, y=256.0, confidence=1.0):
-    """A person [18, 3] whose joints spread around (x, y)."""
-    random = np.random.default_rng(1)
-    return np.column_stack([random.uniform(-150, 150, (18, 2)) + np.array([x, y]), np.full(18, confidence)])
-
+from people import body, track_of
 
 LIMBS = [(2, 3), (2, 6), (3, 4), (4, 5), (6, 7), (7, 8), (2, 9), (9, 10), (10, 11), (2, 12), (12, 13), (13, 14), (2, 1)]
 LIMBS += [(1, 15), (15, 17), (1, 16), (16, 18)]

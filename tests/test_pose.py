@@ -7,6 +7,7 @@ import pytest
 from animate_anywhere.vision import pose as poses
 from animate_anywhere.vision.pose import FILLED, PoseTrack
 from comfy_extras import nodes_sdpose
+from people import body, track_of
 
 # --- POSE_KEYPOINT ----------------------------------------------------------------------------------------------------
 
@@ -17,16 +18,6 @@ def sdpose_frames(people, width=640, height=480):
     keypoints = [[random.uniform(0, [width, height], (133, 2)) for _ in range(count)] for count in people]
     scores = [[random.uniform(0, 1, 133) for _ in range(count)] for count in people]
     return nodes_sdpose._to_openpose_frames(keypoints, scores, height, width)
-
-
-def track_of(keypoints, width=512, height=512, **parts):
-    return PoseTrack(np.asarray(keypoints, dtype=np.float64), width, height, **parts)
-
-
-def body(x=256.0, y=256.0, confidence=1.0):
-    """A person [18, 3] whose joints spread around (x, y)."""
-    random = np.random.default_rng(1)
-    return np.column_stack([random.uniform(-150, 150, (18, 2)) + np.array([x, y]), np.full(18, confidence)])
 
 
 def test_sdpose_frames_go_through_unchanged():
