@@ -49,21 +49,10 @@ def train(arguments: argparse.Namespace) -> None:
 def measure(arguments: argparse.Namespace) -> None:
     from animate_anywhere.models import pose_motion
     from animate_anywhere.training import pose_figures, rehearsal, stage
-    from animate_anywhere.vision import footing
-    from animate_anywhere.vision.pose import PoseTrack
 
-    def learned(keypoints, width: int, height: int):
-        motion = network.read(keypoints, width, height)
-        return motion.steps.double().numpy(), motion.confidence.double().numpy()
-
-    def geometry(keypoints, width: int, height: int):
-        path = footing.camera_path(PoseTrack(keypoints.double().numpy(), width, height))
-        return path.steps, path.confidence[1:]
-
+    read = pose_figures.geometry
     if arguments.method == "learned":
-        network = pose_motion.load(arguments.weights)
-    read = {"learned": learned, "geometry": geometry}[arguments.method]
-
+        read = pose_figures.learned(pose_motion.load(arguments.weights))
     first = stage.HELD_OUT
     known = [rehearsal.rehearse(stage.draw_plan(seed)) for seed in range(first, first + arguments.clips)]
     for noisy in (False, True):

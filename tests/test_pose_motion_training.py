@@ -114,13 +114,7 @@ def test_a_loss_that_is_no_number_stops(clips, monkeypatch):
 
 @pytest.fixture(scope="module")
 def shipped():
-    network = pose_motion.load(WEIGHTS)
-
-    def read(keypoints, width, height):
-        motion = network.read(keypoints, width, height)
-        return motion.steps.double().numpy(), motion.confidence.double().numpy()
-
-    return read
+    return pose_figures.learned(pose_motion.load(WEIGHTS))
 
 
 @pytest.fixture(scope="module")

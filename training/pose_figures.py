@@ -8,8 +8,11 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from ..models.pose_motion import PoseMotion
+from ..vision import footing
 from ..vision.camera_path import similarities
 from ..vision.metrics import RIGHT
+from ..vision.pose import PoseTrack
 from . import pose_samples
 from .rehearsal import Rehearsal
 
@@ -18,6 +21,22 @@ MOVING = 1.0  # px of mean motion from which a step of the background has a dire
 
 # keypoints [T, P, 18, 3] px, width, height -> steps [T-1, 4] as vision.camera_path takes them, confidence [T-1]
 Reader = Callable[[Tensor, int, int], tuple[ndarray, ndarray]]
+
+
+def learned(network: PoseMotion) -> Reader:
+    """What the motion head reads."""
+
+    def read(keypoints: Tensor, width: int, height: int) -> tuple[ndarray, ndarray]:
+        motion = network.read(keypoints, width, height)
+        return motion.steps.double().numpy(), motion.confidence.double().numpy()
+
+    return read
+
+
+def geometry(keypoints: Tensor, width: int, height: int) -> tuple[ndarray, ndarray]:
+    """A Reader: what the feet alone tell."""
+    path = footing.camera_path(PoseTrack(keypoints.double().numpy(), width, height))
+    return path.steps, path.confidence[1:]
 
 
 @dataclass(frozen=True)
