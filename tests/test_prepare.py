@@ -12,7 +12,17 @@ import film
 import numpy as np
 import pytest
 import torch
-from animate_anywhere.training import checkpoint, configuration, dataset, encoded, prepare, samples, supply, train
+from animate_anywhere.training import (
+    checkpoint,
+    configuration,
+    dataset,
+    encoded,
+    prepare,
+    samples,
+    stage,
+    supply,
+    train,
+)
 from animate_anywhere.vision.detectors import BlazePose
 
 pytest_plugins = ["training_toys"]
@@ -283,7 +293,7 @@ def test_held_out_videos_are_never_trained_on(data, caplog):
     sources = [{place.entry["source"] for place in part[64, 48]} for part in (there.trained, there.held_out)]
     assert all(sources) and not sources[0] & sources[1]
     numbers = samples.held_out_numbers(data, 4)
-    assert min(numbers) >= samples.HELD_OUT and {number % 2 for number in numbers} == {0}
+    assert min(numbers) >= stage.HELD_OUT and {number % 2 for number in numbers} == {0}
     back = [samples.draw_sample(data, number).frames for number in numbers]
     trained = [samples.draw_sample(data, 2 * turn).frames for turn in range(3)]
     assert not any(torch.equal(one, other) for one in back for other in trained)

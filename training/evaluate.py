@@ -30,7 +30,7 @@ from .journal import span
 from .networks import GROUPS, Family, load_base
 from .objective import noise_schedule
 
-FIRST = samples.HELD_OUT + 10**6  # the first clip; those before it are on sample sheets
+FIRST = stage.HELD_OUT + 10**6  # the first clip; those before it are on sample sheets
 TRACKED = 1.0  # px: a point is asked after where it can be followed this well in the true video
 FEWEST = 4  # points that a clip must have at that
 MOVING = 1.0  # px: a background that goes farther than this on average moves

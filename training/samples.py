@@ -21,7 +21,6 @@ from . import dataset, stage
 from .configuration import Conditions, Data
 from .networks import groups_of
 
-HELD_OUT = 10**9  # clips from this number on are for looking and measuring, never for training
 GREY_BACKGROUND = 0.3  # share of reference pictures cut out by a mask, as Encode Character Reference does it
 CLEAN_ENVIRONMENT = 0.5  # share of environment videos from which the person was taken before, shadow and all
 OPEN_ENVIRONMENT = 0.2  # share of those that are not blanked either: the artist wired no mask
@@ -56,7 +55,7 @@ def held_out_numbers(data: Data, count: int) -> tuple[int, ...]:
 
 
 def _first_held_out(data: Data) -> int:
-    return HELD_OUT + -HELD_OUT % len(data.sizes)  # of the first size
+    return stage.HELD_OUT + -stage.HELD_OUT % len(data.sizes)  # of the first size
 
 
 def draw_sample(data: Data, number: int) -> Sample:

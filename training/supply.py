@@ -15,7 +15,8 @@ from .autoencoder import Autoencoder
 from .configuration import Configuration, Data
 from .encoded import Encoded, Kept, encode
 from .journal import span
-from .samples import HELD_OUT, Draw, Sample, draw_sample, draw_step, held_out_numbers
+from .samples import Draw, Sample, draw_sample, draw_step, held_out_numbers
+from .stage import HELD_OUT
 
 AHEAD = 2  # steps, or files, that each worker draws in advance
 
