@@ -143,8 +143,8 @@ class TestPreparingTheCharacter:
         assert (fitted[:, :, :16] == reference.GREY).all() and (fitted[:, :, 16:48] == 1).all()
 
     def test_what_lies_outside_the_mask_is_grey(self):
-        mask = torch.zeros(1, 32, 32)
-        mask[:, :16] = 1
+        mask = torch.zeros(2, 32, 32)  # of a video; the first one counts, as of the pictures
+        mask[0, :16] = 1
         prepared = reference.prepare_character(torch.ones(1, 32, 32, 3), mask)
         assert (prepared[:, :16] == 1).all()
         assert (prepared[:, 16:] - reference.GREY).abs().max() < 1 / 255  # the host resizes in 8 bits

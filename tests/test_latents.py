@@ -13,6 +13,11 @@ def test_lengths_are_rounded_down_to_8k_plus_5(frames, valid):
     assert latents.valid_length(frames) == valid
 
 
+@pytest.mark.parametrize(("frames", "fitting"), [(1, 5), (5, 5), (6, 13), (13, 13), (14, 21), (100, 101)])
+def test_lengths_are_rounded_up_to_8k_plus_5(frames, fitting):
+    assert latents.fitting_length(frames) == fitting
+
+
 @pytest.mark.parametrize("frames", range(5, 200, 8))
 def test_valid_lengths_pair_their_latent_frames(frames):
     count = latents.latent_frames(frames)

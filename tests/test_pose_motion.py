@@ -108,6 +108,15 @@ def test_reading_can_be_stopped(network):
     assert told == [8]
 
 
+def test_displacement_is_that_of_the_points_of_a_frame():
+    """Root mean square over points spread evenly over a frame of 1.5 by 1, to first order in scale and roll."""
+    steps = torch.tensor([0.01, -0.02, 0.03, 0.04])
+    x, y = torch.meshgrid(torch.linspace(-0.75, 0.75, 301), torch.linspace(-0.5, 0.5, 201), indexing="ij")
+    points = torch.complex(x, y)
+    moved = points * torch.complex(steps[2], steps[3]) + torch.complex(steps[0], steps[1])
+    assert torch.isclose(pose_motion.displacement(steps, 1.5), moved.abs().square().mean().sqrt(), rtol=0.01)
+
+
 def test_it_follows_the_joint_that_it_weighs(network):
     """With everything else silent, the background moves as the joint that the weights choose."""
     velocity = torch.zeros(1, 3, 18, 2)
