@@ -21,6 +21,13 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def no_gradients():
+    """As the host runs nodes."""
+    with torch.inference_mode():
+        yield
+
+
 @pytest.fixture(scope="session")
 def dance():
     """A woman dances while the camera backs off: [45, 350, 350, 3] in 0…1, from the host's own template package."""

@@ -15,15 +15,9 @@ FRAMES, HEIGHT, WIDTH = 2, 4, 8
 
 
 def adapter_file(folder, model, trained=True, **provenance):
-    """An adapter for ``model``; ``trained`` fills its zeros, so that every part has an effect."""
+    """An adapter for ``model``, trained or fresh."""
     network = model.model.diffusion_model
-    groups = checkpoint.fresh(network, rank=4, dtype=torch.float32)
-    if trained:
-        generator = torch.Generator().manual_seed(1)
-        for group in groups.values():
-            for key, value in group.items():
-                if not value.any():
-                    group[key] = 0.1 * torch.randn(value.shape, generator=generator)
+    groups = toys.trained_groups(model) if trained else checkpoint.fresh(network, rank=4, dtype=torch.float32)
     path = folder / "adapter.safetensors"
     checkpoint.save(path, checkpoint.Base.of(network), groups, **provenance)
     return path

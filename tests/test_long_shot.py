@@ -8,13 +8,9 @@ from animate_anywhere.models.windows import NONE, OVERLAP
 from animate_anywhere.nodes.long_shot import LongShot
 from animate_anywhere.vision import metrics
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 SIDE = 64
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
 
 
 class Blocks:

@@ -13,13 +13,9 @@ from animate_anywhere.nodes import sample as nodes
 from animate_anywhere.nodes import shot as shots
 from comfy_extras import nodes_custom_sampler as stock
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 FRAMES, WIDTH, HEIGHT = 5, 32, 16
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +28,10 @@ def base():
     return toys.cogvideox_patcher()
 
 
-def adapter_groups(base):
-    return checkpoint.fresh(base.model.diffusion_model, rank=4, dtype=torch.float32)
-
-
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory, base):
-    """Every part has an effect: zeros are filled."""
-    groups = adapter_groups(base)
-    generator = torch.Generator().manual_seed(1)
-    for group in groups.values():
-        for key, value in group.items():
-            if not value.any():
-                group[key] = 0.1 * torch.randn(value.shape, generator=generator)
     path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
-    checkpoint.save(path, checkpoint.Base.of(base.model.diffusion_model), groups)
+    checkpoint.save(path, checkpoint.Base.of(base.model.diffusion_model), toys.trained_groups(base))
     return checkpoint.load(path)
 
 
@@ -176,7 +161,7 @@ class TestRefusals:
             sample(base, vae, shot)
 
     def test_a_character_without_its_adapter(self, base, vae, adapter, shot, tmp_path):
-        groups = {"pose_control": adapter_groups(base)["pose_control"]}
+        groups = {"pose_control": toys.trained_groups(base)["pose_control"]}
         path = tmp_path / "pose_only.safetensors"
         checkpoint.save(path, adapter.header.base, groups)
         with pytest.raises(ValueError, match="model: .*aa_reference, which the shot brings"):

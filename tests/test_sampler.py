@@ -12,15 +12,11 @@ from comfy_extras import nodes_custom_sampler as stock
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from diffusers.schedulers import scheduling_dpm_cogvideox
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 SCHEDULERS = {"cogvideox_dpm": diffusers.CogVideoXDPMScheduler, "ddim": diffusers.CogVideoXDDIMScheduler}
 METHODS = list(SCHEDULERS)
 SHAPE = (1, 16, 2, 4, 6)  # latents of 5 frames of 48×32 px
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

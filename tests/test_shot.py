@@ -8,13 +8,9 @@ from animate_anywhere.models.clips import Shot, make_shot
 from animate_anywhere.models.reference import Reference
 from animate_anywhere.nodes import shot as nodes
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 REFERENCE = Reference((torch.zeros(1, 2, 8),), (1, 2))
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

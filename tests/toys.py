@@ -3,6 +3,7 @@
 import comfy.sd
 import comfy.taesd.taehv
 import torch
+from animate_anywhere.models import checkpoint
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from comfy.model_patcher import ModelPatcher
 
@@ -42,6 +43,18 @@ def cogvideox_state(seed: int = 0, **changes) -> dict[str, torch.Tensor]:
 def cogvideox_patcher(seed: int = 0, dtype: torch.dtype = torch.float32, **changes) -> ModelPatcher:
     """A toy CogVideoX 1.5 I2V MODEL, as the stock UNETLoader gives it."""
     return comfy.sd.load_diffusion_model_state_dict(cogvideox_state(seed, **changes), model_options={"dtype": dtype})
+
+
+def trained_groups(model: ModelPatcher) -> dict[str, dict[str, torch.Tensor]]:
+    """Groups of an adapter for ``model`` as if trained: what is zero in a fresh one is filled, so that every part has
+    an effect."""
+    groups = checkpoint.fresh(model.model.diffusion_model, rank=4, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(1)
+    for group in groups.values():
+        for key, value in group.items():
+            if not value.any():
+                group[key] = 0.1 * torch.randn(value.shape, generator=generator)
+    return groups
 
 
 def taehv_vae(seed: int = 0, channels: int = 16) -> comfy.sd.VAE:
