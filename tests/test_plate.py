@@ -1,5 +1,7 @@
 """The clean plate, against stages whose empty background is known."""
 
+import tracemalloc
+
 import comfy.model_management
 import folder_paths
 import numpy as np
@@ -179,6 +181,20 @@ def test_progress_counts_to_its_promise(method):
     plate.clean_background(frames, mask, done.append, method=method)
     assert done == sorted(done)
     assert done[-1] == plate.steps(5, method)
+
+
+def test_a_longer_video_takes_no_more_memory_beside_what_goes_in_and_out(monkeypatch):
+    monkeypatch.setattr(plate, "PLANNED", 20_000)  # what bounds the plan of a long video; so this one is long
+    size, taken = (60, 100), []
+    for count in (30, 90):
+        mask = walker(count, size)
+        frames = step_in(film(wall(2 * size[0], 400), camera("pan", count, size), size), mask)
+        tracemalloc.start()
+        result = plate.clean_background(frames, mask)
+        taken.append(tracemalloc.get_traced_memory()[1] - result.frames.nbytes - result.unfilled.nbytes)
+        tracemalloc.stop()
+    # Where points were found is kept, at most 4 kB a frame of any size. One byte a pixel would be 6 kB of this one.
+    assert (taken[1] - taken[0]) / 60 < 5_000
 
 
 @pytest.mark.parametrize("after", [3, FRAMES + 3])

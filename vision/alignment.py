@@ -223,7 +223,7 @@ class _Path:
         self.keys[view.index] = view.full_size(view.points)
         for before in self.views:
             good, there = _track(view, before, np.linalg.inv(self.to_shot[before.index]) @ self.to_shot[view.index])
-            self.sightings.append(Sighting(view.index, before.index, np.flatnonzero(good), there[good]))
+            self.sightings.append(Sighting.of(view.index, before.index, good, there))
         self.views = [*self.views, view][-TIED:]
 
     def _place(self, view: _View, to_shot: np.ndarray, shot: int) -> None:
@@ -278,8 +278,7 @@ def _homography(
     sane = displacement(homography, size).max() < max(size) and np.linalg.det(homography) > 0.05
     if inliers < max(FEWEST_POINTS, 0.3 * good.sum()) or not sane:
         return None, 0.0, None
-    sighting = Sighting(key.index, view.index, np.flatnonzero(good), there[good])
-    return homography, inliers / len(key.points), sighting
+    return homography, inliers / len(key.points), Sighting.of(key.index, view.index, good, there)
 
 
 def _track(

@@ -28,6 +28,11 @@ class Sighting:
     points: np.ndarray
     there: np.ndarray
 
+    @classmethod
+    def of(cls, key: int, frame: int, good: np.ndarray, there: np.ndarray) -> "Sighting":
+        """Those of the points ``there`` [N, 2] that are ``good`` [N] bool, in short numbers: all are kept."""
+        return cls(key, frame, np.flatnonzero(good).astype(np.int16), there[good].astype(np.float32))
+
 
 @dataclass(frozen=True)
 class Parallax:

@@ -17,25 +17,31 @@ from torch import Tensor
 
 from . import retouch, sweep
 from .alignment import Alignment, align
-from .mask import INSIDE, bounding_box, close_lapses, fit_mask, grow_frame
+from .coverage import BESIDE, CLEAR, HIDDEN, Coverage, counts
+from .frames import picture
+from .mask import bounding_box, fit_mask, grow_frame
 
 METHODS = ("temporal", "telea")
 GROW = 8  # px: motion blur, hair and contact shadow reach this far beyond a good mask
 EDGE = 4  # px over which the fill fades into the frame, outside the grown mask
 RING = 12  # px around it where two frames' light is compared
 SHY = 12  # px beside the grown mask where shadows and the mask's own errors are likely: second choice to take from
-GLIMPSE = 3  # frames: background seen for so short between two hidden moments is a lapse of the mask, mostly
 SAMPLES = 5  # sightings of a pixel whose median is taken
 SOURCES = 14  # frames to look at for further sightings of pixels that have one already
+FEWEST = 128  # points of a hole that frames are chosen by, at least
+PLACED = 32  # frames in which points are looked up at once
 NEAR = 30  # frames: a sighting this far in time counts half
 PLANNED = 300_000  # points × frames tested at once for what they saw: bounds time and memory for long videos
 THREADS = 8  # frames at a time, at most: each needs some ten pictures' worth of memory
-CLEAR, BESIDE, HIDDEN = 0, 128, 255  # trust in a pixel as background; in this order, so that blends are cautious
 WORTH_CARRYING = 32  # px: smaller holes are invented in each frame, nobody sees them differ
 WITNESSES = 6  # frames whose colours are compared to find a depth
+KEPT_AREA = 4_000  # px of a depth map that is kept for carrying
 CARRIES = 8  # times that an invented patch is offered to the other frames
 CONTEXT = 0.5  # of a hole's size: how much of what is around it a network sees, and
 LEAST_CONTEXT = 64  # px at least
+
+WORTH = np.zeros(256, np.float32)  # of a sighting by its trust
+WORTH[CLEAR], WORTH[BESIDE] = 1, 1 / SAMPLES
 
 Progress = Callable[[int], None]
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]  # picture [h, w, 3] in 0…1, hole [h, w] bool -> the whole picture
@@ -86,34 +92,15 @@ def clean_background(
     if shadow < 0:
         raise ValueError(f"shadow is {shadow}; it must be 0 (leave shadows) or more pixels.")
     mask = fit_mask(mask, frames)
-    hidden = _hidden(mask, grow)
-    if hidden.all():
+    coverage = Coverage(mask, grow)
+    if coverage.hidden.all():
         raise ValueError(
             f"mask: grown by {grow} px it covers every frame completely, so that no background is left to take from. "
             "Check that the mask is not inverted."
         )
-    cleaner = _Cleaner(frames, hidden)
+    cleaner = _Cleaner(frames, coverage)
     report = progress or (lambda done: None)
     return cleaner.temporal(report, shadow, fill) if method == "temporal" else cleaner.telea(report)
-
-
-def _hidden(mask: Tensor, grow: int) -> np.ndarray:
-    """What the person hides: ``mask`` [T, H, W] grown, as bool."""
-    hidden = np.empty(tuple(mask.shape), bool)
-    for frame, out in zip(mask, hidden):
-        out[:] = grow_frame((frame > INSIDE).cpu().numpy(), grow)
-    return hidden
-
-
-def _trust(hidden: np.ndarray, shy: int = SHY) -> np.ndarray:
-    """How far the pixels of ``hidden`` [T, H, W] can be trusted to show background: uint8 of CLEAR, BESIDE (``shy`` px
-    around), HIDDEN."""
-    trust = hidden.astype(np.uint8)  # and in place from here on: a long video fits into memory once
-    close_lapses(trust, GLIMPSE)
-    for frame in trust:
-        inside = frame > 0
-        frame[:] = np.where(inside, HIDDEN, np.where(grow_frame(inside, shy), BESIDE, CLEAR))
-    return trust
 
 
 @dataclass(frozen=True)
@@ -123,39 +110,62 @@ class Depth:
     box: tuple[slice, slice]
     values: np.ndarray | None
 
+    def kept(self) -> "Depth":
+        """The same in a few kilobytes: of a long video, many are kept."""
+        if self.values is None:
+            return self
+        scale = min(1.0, (KEPT_AREA / self.values.size) ** 0.5)
+        small = cv2.resize(self.values, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return Depth(self.box, small.astype(np.float16))
+
+    def within(self, box: tuple[slice, slice]) -> "Depth":
+        """The part in ``box``, which lies in the own one, a depth a pixel again."""
+        if self.values is None:
+            return Depth(box, None)
+        rows, columns = self.box
+        size = columns.stop - columns.start, rows.stop - rows.start
+        values = cv2.resize(self.values.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        inside = tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(box, self.box))
+        return Depth(box, values[inside])
+
 
 class _Cleaner:
-    """One video on its way to its plate. ``hidden``, ``unfilled`` (what of it is not filled yet) and ``trust`` are
-    [T, H, W]."""
+    """One video on its way to its plate. ``hidden``, ``unfilled`` and ``trust`` are those of its coverage."""
 
-    def __init__(self, frames: Tensor, hidden: np.ndarray) -> None:
-        self.sources = frames[..., :3].float().cpu().contiguous().numpy()
-        self.clean = self.sources.copy()
-        self.hidden = hidden
-        self.unfilled = hidden.copy()
-        self.trust: np.ndarray | None = None
+    def __init__(self, frames: Tensor, coverage: Coverage) -> None:
+        self.frames, self.coverage = frames, coverage
+        self.hidden, self.unfilled, self.trust = coverage.hidden, coverage.unfilled, coverage.trust
+        self.amount = counts(self.hidden)
+        self.clean = np.empty((*self.hidden.shape, 3), np.float32)
+        for out, frame in zip(self.clean, frames):
+            out[:] = picture(frame)
         self.alignment: Alignment | None = None
         self.depths: dict[int, Depth] = {}  # of frames with something left to invent
 
+    def source(self, t: int) -> np.ndarray:
+        """Frame ``t`` as it came, [H, W, 3]."""
+        return picture(self.frames[t])
+
     def temporal(self, progress: Progress, shadow: int, fill: Fill) -> Plate:
         count = len(self.hidden)
-        self.trust = _trust(self.hidden, max(SHY, shadow))
-        self.alignment = align(torch.from_numpy(self.sources), self.hidden, progress)
+        self.coverage.judge(max(SHY, shadow))
+        self.alignment = align(self.frames, self.hidden, progress)
         self._each(self._fill, range(count), lambda done: progress(count + done))
         if shadow:
             self._each(lambda t: self._lift(t, shadow), range(count), lambda done: progress(2 * count + done))
-        invented = torch.from_numpy(self.unfilled).float()
+        invented = self.coverage.note_invented()
         self._invent(fill, lambda: progress(steps(count, "temporal", shadow)))
         return self._plate(invented)
 
     def telea(self, progress: Progress) -> Plate:
         whole = self.hidden.all(axis=(1, 2))
         usable = np.flatnonzero(~whole)
+        invented = self.coverage.note_invented()
         self._each(lambda t: self._inpaint(t, retouch.telea), usable, progress)
         for t in np.flatnonzero(whole):  # nothing to start from: the nearest frame stands in
             self.clean[t] = self.clean[usable[np.abs(usable - t).argmin()]]
         progress(len(whole))
-        return self._plate(torch.from_numpy(self.hidden).float())
+        return self._plate(invented)
 
     def _each(self, work: Callable[[int], None], frames: Iterable[int], progress: Progress) -> None:
         """``work`` for every frame, several at a time: they write to nothing but their own frame."""
@@ -166,14 +176,9 @@ class _Cleaner:
         finally:
             pool.shutdown(cancel_futures=True)  # a cancelled run leaves at once
 
-    def _plate(self, invented: Tensor) -> Plate:
-        return Plate(
-            torch.from_numpy(self.clean),
-            invented,
-            np.count_nonzero(self.hidden, axis=(1, 2)),
-            invented.count_nonzero((1, 2)).numpy(),
-            self.alignment,
-        )
+    def _plate(self, invented: np.ndarray) -> Plate:
+        unfilled = torch.from_numpy(self.coverage.invented())
+        return Plate(torch.from_numpy(self.clean), unfilled, self.amount, invented, self.alignment)
 
     def _fill(self, t: int) -> None:
         """Fill frame ``t`` from the frames that saw what is hidden in it."""
@@ -191,7 +196,7 @@ class _Cleaner:
             clean += (fade * seen)[..., None] * (colour - clean)
             hole[box][seen] = False
             if hole.any():
-                self.depths[t] = depth
+                self.depths[t] = depth.kept()
 
     def _depth(self, t: int, box: tuple[slice, slice], chosen: list[int]) -> Depth:
         """How deep the background lies in ``box`` of frame ``t``, as the frames ``chosen`` show it."""
@@ -206,7 +211,7 @@ class _Cleaner:
         levels = sweep.levels(low, high, scale * max(self._slope(source, t, box) for source in witnesses))
         if len(levels) < 3:
             return Depth(box, np.full((height, width), levels.mean(), np.float32))
-        own = cv2.resize(self.sources[t][box], size[::-1], interpolation=cv2.INTER_AREA)
+        own = cv2.resize(self.source(t)[box], size[::-1], interpolation=cv2.INTER_AREA)
         free = cv2.resize(self.hidden[t][box].astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) == 0
 
         def look(level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -233,14 +238,13 @@ class _Cleaner:
         y, x = np.nonzero(hole)
         if not len(others) or not len(y):
             return []
-        apart = -(-len(y) // max(256, min(4096, PLANNED // len(others))))
+        apart = -(-len(y) // max(FEWEST, min(4096, PLANNED // len(others))))
         points = np.stack([x[::apart], y[::apart]], 1)  # [P, 2]
         values = np.zeros(len(points))
         if depth is not None and depth.values is not None:
             rows, columns = depth.box
             values = depth.values[points[:, 1] - rows.start, points[:, 0] - columns.start]
-        trust = self._trust_at(others, t, points, values)  # [S, P]
-        saw = np.where(trust == CLEAR, 1, np.where(trust == BESIDE, 1 / SAMPLES, 0)).astype(np.float32)
+        saw = WORTH[self._trust_at(others, t, points, values)]  # [S, P]
         near = 1 / (1 + np.abs(others - t) / NEAR)
         times = np.zeros(len(points))
         chosen = []
@@ -261,11 +265,15 @@ class _Cleaner:
         if self.alignment.still:
             return self.trust[others[:, None], points[:, 1], points[:, 0]]
         height, width = self.hidden.shape[1:]
-        there = self.alignment.place(others, t, points, depths)  # [S, P, 2]
-        there = np.rint(np.nan_to_num(there, nan=-1))
-        x, y = np.clip(there, -1, max(height, width)).astype(int).transpose(2, 0, 1)
-        inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-        return np.where(inside, self.trust[others[:, None], y * inside, x * inside], HIDDEN)
+        trust = np.empty((len(others), len(points)), np.uint8)
+        for first in range(0, len(others), PLACED):
+            part = slice(first, first + PLACED)
+            there = self.alignment.place(others[part], t, points, depths)  # [s, P, 2]
+            there = np.rint(np.nan_to_num(there, nan=-1))
+            x, y = np.clip(there, -1, max(height, width)).astype(np.int32).transpose(2, 0, 1)
+            inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+            trust[part] = np.where(inside, self.trust[others[part, None], y * inside, x * inside], HIDDEN)
+        return trust
 
     def _combine(self, t: int, depth: Depth, wanted: np.ndarray, chosen: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """The median of what the ``chosen`` frames show in the box of ``depth`` of frame ``t`` where ``wanted`` [h, w]:
@@ -278,7 +286,7 @@ class _Cleaner:
         count, clear = np.zeros(len(y), int), np.zeros(len(y), bool)
         for source in chosen:
             colour, trust = self._look(source, t, depth)
-            light = retouch.light_between(self.sources[t][box], colour, trust <= BESIDE, ring)
+            light = retouch.light_between(self.source(t)[box], colour, trust <= BESIDE, ring)
             trust = trust[y, x]
             better = (trust == CLEAR) & ~clear
             count[better], clear[better] = 0, True
@@ -294,9 +302,9 @@ class _Cleaner:
         """What frame ``source`` shows of frame ``t`` at ``depth``: colour [h, w, 3] and its trust [h, w]."""
         box = depth.box
         if depth.values is None and self.alignment.same_place(source, t):
-            return self.sources[source][box], self.trust[source][box]
+            return self.source(source)[box], self.trust[source][box]
         place = self._place(source, t, depth)
-        colour = cv2.remap(self.sources[source], *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        colour = cv2.remap(self.source(source), *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return colour, cv2.remap(
             self.trust[source], *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=HIDDEN
         )
@@ -331,11 +339,11 @@ class _Cleaner:
         box = bounding_box(beside, margin=RING)
         colour, seen = self._combine(t, self._depth(t, box, chosen), beside[box], chosen)
         clean = self.clean[t][box]
-        clean += retouch.shade(self.sources[t][box], colour, seen)[..., None] * (colour - clean)
+        clean += retouch.shade(self.source(t)[box], colour, seen)[..., None] * (colour - clean)
 
     def _invent(self, fill: Fill, progress: Callable[[], None]) -> None:
         """Inpaint what no frame saw, the largest holes first, and carry it to the other frames."""
-        sizes = np.count_nonzero(self.unfilled, axis=(1, 2))
+        sizes = counts(self.unfilled)
         carries = 0
         for t in np.argsort(-sizes, kind="stable"):
             hole = self.unfilled[t].copy()
@@ -366,25 +374,15 @@ class _Cleaner:
         box = bounding_box(hole, margin=RING)
         if not hole[box].size:
             return
-        depth = self._depth_within(t, box)
+        depth = self.depths[t].within(box) if t in self.depths else Depth(box, None)
         place = self._place(source, t, depth)
         own, trust = self._look(source, t, depth)
-        light = retouch.light_between(self.sources[t][box], own, trust <= BESIDE, self._ring(t, box))
+        light = retouch.light_between(self.source(t)[box], own, trust <= BESIDE, self._ring(t, box))
         colour = cv2.remap(self.clean[source], *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) + light
         shows = cv2.remap(patch.astype(np.uint8), *place, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
         put = (shows > 0) & hole[box]
         np.copyto(self.clean[t][box], np.clip(colour, 0, 1), where=put[..., None])
         hole[box][put] = False
-
-    def _depth_within(self, t: int, box: tuple[slice, slice]) -> Depth:
-        """The depth found for frame ``t`` cut to ``box``, which lies in the box that it was found for."""
-        found = self.depths.get(t)
-        if found is None or found.values is None:
-            return Depth(box, None)
-        rows, columns = (
-            slice(part.start - whole.start, part.stop - whole.start) for part, whole in zip(box, found.box)
-        )
-        return Depth(box, found.values[rows, columns])
 
 
 def _distance_to(inside: np.ndarray) -> np.ndarray:
