@@ -15,6 +15,7 @@ LAST_FRAME, OVERLAP, NONE = "last frame", "overlap", "none"
 HANDOVERS = (LAST_FRAME, OVERLAP, NONE)
 TRAINED = {48: 45}  # heads -> frames: CogVideoX1.5-5B in AnimateAnywhere's training (section IV)
 TINY = 29  # frames of the embedded default's clips
+LONGEST = 10_000  # frames of a window that anybody may ask for
 
 
 class Window(NamedTuple):

@@ -4,12 +4,10 @@ Each window begins with what the one before ended with, and the character's refe
 window is kept but what the next one needs, so that memory does not grow with the length.
 """
 
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import comfy.model_management
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from ..models import latents
 from ..models.clips import Shot
 from ..models.windows import NONE, OVERLAP, Plan, Window
 from ..vision import drawn_pose, levels, seams
+from .memory import Peak
 
 NEGLIGIBLE = 0.004  # of full brightness, one step of 255: latents whose picture is to change less stay as they are
 PAIRS = 4  # of neighbouring frames inside a window whose motion the seam's is compared with
@@ -72,7 +71,12 @@ class LongShot:
 
     def _make(self, window: Window, before: Handover | None) -> Made:
         begun = time.perf_counter()
-        _forget_peak()
+        with Peak() as peak:
+            frames, handover, figures = self._frames(window, before)
+        figures |= {"seconds": time.perf_counter() - begun, "memory": peak.most / 1e6}
+        return Made(window, frames, handover, figures)
+
+    def _frames(self, window: Window, before: Handover | None) -> tuple[Tensor, Handover | None, dict]:
         part = self.shot.window(window.start, window.length, hold=True)
         if before is not None and self.plan.handover != NONE:
             part = replace(part, start=before.first)
@@ -82,10 +86,7 @@ class LongShot:
         frames = levels.apply(raw, *correction)
         figures |= self._seam(part, window, frames, before)
         handover = self._handover(window, samples, raw, frames)
-        frames = self._finished(window, frames, before)
-        figures["seconds"] = time.perf_counter() - begun
-        figures["memory"] = _peak()
-        return Made(window, frames, handover, figures)
+        return self._finished(window, frames, before), handover, figures
 
     # --- colour ---
 
@@ -166,17 +167,3 @@ def _hidden(part: Shot, place: int) -> np.ndarray | None:
         masked = (part.mask[min(place, len(part.mask) - 1)] > 0.5).numpy()
         hidden = masked if hidden is None else hidden | masked
     return hidden
-
-
-def _forget_peak() -> None:
-    device = comfy.model_management.get_torch_device()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak() -> float:
-    """Most memory in use so far, in MB: of the GPU since _forget_peak(); without one, of the whole process ever."""
-    device = comfy.model_management.get_torch_device()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

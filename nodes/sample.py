@@ -101,7 +101,7 @@ class SampleShot(io.ComfyNode):
         drift_control=1.0,
     ) -> io.NodeOutput:  # fmt: skip
         dit.check_base(model)
-        plan = plan_windows(model, shot, window, handover, overlap, blend)
+        plan = plan_windows(model, shot, window, handover, overlap, blend, cfg)
         sampling = Sampling(
             model, vae, shot, positive, negative, seed, steps, cfg, method, image_latent_scale, seeds, len(plan.windows)
         )

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..models import clips, dit, latents, sampler, windows
 from ..models.windows import HANDOVERS, LAST_FRAME, Window
+from . import cost, sockets
 from . import shot as shots
-from . import sockets
 
 SAME, ONE_EACH = "same", "one a window"
 STEPS = {"default": 25, "min": 1, "max": 1000}
@@ -137,15 +137,15 @@ def _stop_if_cancelled(_: int) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def long_shot_inputs() -> list[io.Input]:
-    """The inputs that say how a shot is made window by window; of Sample Shot and Render Shot."""
+def window_inputs() -> list[io.Input]:
+    """The inputs that say how a shot is cut into windows."""
     later = {"optional": True}  # a prompt saved before they came still runs
     return [
         io.Int.Input(
             "window",
             default=0,
             min=0,
-            max=10_000,
+            max=windows.LONGEST,
             tooltip="Frames that are sampled together, at most: 5, 13, 21, 29, 37, 45, … More need more memory and "
             "hold together better. 0: what the model was trained with, or less where Plan Shot found that this does "
             "not fit.",
@@ -179,6 +179,14 @@ def long_shot_inputs() -> list[io.Input]:
             advanced=True,
             **later,
         ),
+    ]
+
+
+def long_shot_inputs() -> list[io.Input]:
+    """All inputs that say how a shot is made window by window; of Sample Shot and Render Shot."""
+    later = {"optional": True}
+    return [
+        *window_inputs(),
         io.Combo.Input(
             "seeds",
             options=[SAME, ONE_EACH],
@@ -200,10 +208,27 @@ def long_shot_inputs() -> list[io.Input]:
     ]
 
 
-def plan_windows(model, shot: clips.Shot, window: int, handover: str, overlap: int, blend: int) -> windows.Plan:
-    """The windows of ``shot``; a ``window`` of 0 is chosen for ``model``."""
+def plan_windows(
+    model, shot: clips.Shot, window: int, handover: str, overlap: int, blend: int, cfg: float
+) -> windows.Plan:
+    """The windows of ``shot``; a ``window`` of 0 is chosen for ``model`` and this machine.
+
+    Raises ValueError where Plan Shot has found that such a window does not fit into memory.
+    """
     length = window or windows.trained_length(model.get_model_object("diffusion_model").num_attention_heads)
-    return windows.plan(shot.length, length, handover, overlap, blend)
+    known, free = cost.find(model, shot, cfg), cost.free_bytes()
+    most = None if known is None else known.largest(free)
+    if most and not window:
+        length = min(length, most)
+    plan = windows.plan(shot.length, length, handover, overlap, blend)
+    longest = plan.windows[0].length
+    if most is not None and longest > most:
+        raise ValueError(
+            f"window: {longest} frames of {shot.width}×{shot.height} px need about {known.bytes(longest) / 1e9:.1f} GB "
+            f"at the peak, and {free / 1e9:.1f} GB can be had. "
+            + (f"At most {most} frames fit." if most else "Not even 5 frames fit: make the shot smaller.")
+        )
+    return plan
 
 
 def report_outputs() -> list[io.Output]:

@@ -1,0 +1,100 @@
+"""What a shot is going to cost, before it is made."""
+
+import json
+
+from comfy_api.latest import io, ui
+
+from ..models import dit, windows
+from ..models.windows import LAST_FRAME
+from . import cost as costs
+from . import shot as shots
+from . import sockets
+from .sampling import SAME, STEPS, STEPS_TOOLTIP, Sampling, plan_windows, window_inputs
+
+
+class PlanShot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}PlanShot",
+            display_name="Plan Shot",
+            category=sockets.SAMPLING,
+            description="Says before a shot is sampled in which windows it is going to be made, how long that takes "
+            "and how much memory it needs on this machine. Two short windows are sampled for it, once for each model "
+            "and size.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that Sample Shot or Render Shot is to use."),
+                io.Vae.Input("vae", tooltip="The same VAE."),
+                sockets.Shot.Input("shot", tooltip="The same shot."),
+                io.Conditioning.Input("positive", tooltip="The same prompt, or No Prompt."),
+                io.Conditioning.Input("negative", tooltip="The same negative prompt, or No Prompt."),
+                io.Int.Input("steps", **STEPS, tooltip=STEPS_TOOLTIP),
+                io.Float.Input(
+                    "cfg",
+                    default=2.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="As in Sample Shot: 1 halves the time of each step.",
+                ),
+                *window_inputs(),
+                io.Boolean.Input(
+                    "measure_again",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Measure anew, for one after a change of drivers or settings.",
+                ),
+            ],
+            outputs=[
+                io.Int.Output("window", tooltip="Frames of the longest window, for Sample Shot and Render Shot."),
+                io.String.Output("report", tooltip="Windows, time, memory, and the largest window that fits."),
+                io.String.Output("report_json", tooltip="The same for programs."),
+            ],
+            search_aliases=["estimate", "how long", "out of memory", "vram", "predict time"],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, vae, shot, positive, negative, steps=25, cfg=2.5, window=0, handover=LAST_FRAME, overlap=5, blend=0,
+        measure_again=False,
+    ) -> io.NodeOutput:  # fmt: skip
+        dit.check_base(model)
+        windows.plan(shot.length, window or windows.LONGEST, handover, overlap, blend)  # before anything is measured
+        cost = None if measure_again else costs.find(model, shot, cfg)
+        measured = cost is None
+        if cost is None:
+            sampling = Sampling(
+                model, vae, shot, positive, negative, 0, costs.STEPS, cfg, "ddim", shots.TRAINED, SAME, costs.RUNS
+            )
+            cost = costs.measure(model, shot, cfg, sampling)
+        plan = plan_windows(model, shot, window, handover, overlap, blend, cfg)
+        figures = {
+            "frames": plan.total,
+            "windows": [each.length for each in plan.windows],
+            "seconds": sum(cost.seconds(each.length, steps) for each in plan.windows),
+            "memory": cost.bytes(plan.windows[0].length) / 1e6,
+            "free": costs.free_bytes() / 1e6,
+            "largest": cost.largest(costs.free_bytes()),
+            "measured": "now" if measured else "before",
+        }
+        report = _report(plan, figures)
+        return io.NodeOutput(plan.windows[0].length, report, json.dumps(figures), ui=ui.PreviewText(report))
+
+
+def _report(plan: windows.Plan, figures: dict) -> str:
+    seconds = figures["seconds"]
+    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return "\n".join(
+        [
+            str(plan),
+            f"About {time} ({figures['seconds'] / plan.total:.2f} s a frame)",
+            f"About {figures['memory']:.0f} MB at the peak beside the model; {figures['free']:.0f} MB can be had",
+            f"The largest window that fits: {figures['largest']} frames",
+            f"Measured {'just now' if figures['measured'] == 'now' else 'before on this machine'}",
+        ]
+    )
+
+
+NODES = [PlanShot]
