@@ -11,13 +11,6 @@ UNSURE = 0.5  # a confidence below is told as a warning
 MANY = 0.1  # so is a part of the frames in which something leaves the picture
 
 
-def _track(pose: list[dict], socket: str) -> PoseTrack:
-    try:
-        return PoseTrack.from_openpose(pose)
-    except ValueError as error:  # it names the one socket that most nodes have
-        raise ValueError(str(error).replace("pose:", f"{socket}:", 1)) from error
-
-
 def _told(done: bodies.Retargeted, size: str) -> list[str]:
     """What an artist should know of a result, warnings first."""
     warnings, lines = [], [f"Read from frame {done.frame} of the reference (the first is 0)"] if done.frame else []
@@ -109,7 +102,7 @@ class RetargetPose(io.ComfyNode):
         cls, driving, reference, mode="proportions", size="reference", place="driving", torso=1.0, head=1.0, arms=1.0,
         legs=1.0, hands=1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        track, picture = _track(driving, "driving"), _track(reference, "reference")
+        track, picture = (PoseTrack.from_openpose(*given) for given in ((driving, "driving"), (reference, "reference")))
         if mode == "off":
             report = "The driving pose as it is: mode is off."
             return io.NodeOutput(driving, report, ui=ui.PreviewText(report))

@@ -93,6 +93,12 @@ def test_malformed_poses_are_told_apart(frames, message):
         PoseTrack.from_openpose(frames)
 
 
+@pytest.mark.parametrize("frames", [[], broken(canvas_width=80), broken(people=[{"pose_keypoints_2d": [1.0]}])])
+def test_the_socket_that_was_wired_is_the_one_named(frames):
+    with pytest.raises(ValueError, match="^driving: "):
+        PoseTrack.from_openpose(frames, "driving")
+
+
 def test_resizing_stretches_points_and_leaves_confidence():
     track = track_of(body()[None, None], hands=np.full((1, 1, 2, 21, 3), 0.5)).resized(1024, 256)
     assert np.allclose(track.keypoints[0, 0], body() * [2, 0.5, 1])

@@ -66,20 +66,20 @@ class PoseTrack:
         return {field: getattr(self, field) for field in SHAPES if getattr(self, field) is not None}
 
     @classmethod
-    def from_openpose(cls, frames: list[dict]) -> "PoseTrack":
+    def from_openpose(cls, frames: list[dict], socket: str = "pose") -> "PoseTrack":
         """From a POSE_KEYPOINT list: of this pack, the host's SDPose nodes or comfyui_controlnet_aux, with points in
         pixels or in 0…1 of the canvas.
 
-        Raises ValueError, naming the socket ``pose``, for an empty or malformed list and for canvases that differ.
+        Raises ValueError, naming ``socket``, for an empty or malformed list and for canvases that differ.
         """
-        width, height = _canvas(frames)
-        crowd = max(len(_people(frame, index)) for index, frame in enumerate(frames))
+        width, height = _canvas(frames, socket)
+        crowd = max(len(_people(frame, index, socket)) for index, frame in enumerate(frames))
         arrays = {field: np.zeros((len(frames), crowd, *shape)) for field, shape in SHAPES.items()}
         for index, frame in enumerate(frames):
-            for number, person in enumerate(_people(frame, index)):
+            for number, person in enumerate(_people(frame, index, socket)):
                 for name, (field, inside) in PARTS.items():
                     points = arrays[field][(index, number, *inside)]
-                    _read_points(person.get(name), points, f"{name} of person {number} in frame {index}")
+                    _read_points(person.get(name), points, f"{socket}: {name} of person {number} in frame {index}")
         if _normalised(arrays.values()):
             for array in arrays.values():
                 array[..., :2] *= width, height
@@ -197,31 +197,31 @@ def _body_sizes(track: PoseTrack) -> np.ndarray:
     return sizes
 
 
-def _canvas(frames: list[dict]) -> tuple[int, int]:
+def _canvas(frames: list[dict], socket: str) -> tuple[int, int]:
     if not isinstance(frames, list | tuple) or not frames:
         found = "an empty list" if isinstance(frames, list | tuple) else type(frames).__name__
-        raise ValueError(f"pose: expected a list with one entry a frame, found {found}.")
+        raise ValueError(f"{socket}: expected a list with one entry a frame, found {found}.")
     sizes = []
     for index, frame in enumerate(frames):
         if not isinstance(frame, dict) or not {"canvas_width", "canvas_height"} <= frame.keys():
-            raise ValueError(f"pose: frame {index} has no canvas_width and canvas_height; is this a POSE_KEYPOINT?")
+            raise ValueError(f"{socket}: frame {index} has no canvas_width and canvas_height; is this a POSE_KEYPOINT?")
         sizes.append((int(frame["canvas_width"]), int(frame["canvas_height"])))
     width, height = sizes[0]
     if min(width, height) <= 0:
-        raise ValueError(f"pose: the canvas must be larger than 0×0; it is {width}×{height}.")
+        raise ValueError(f"{socket}: the canvas must be larger than 0×0; it is {width}×{height}.")
     for index, size in enumerate(sizes):
         if size != sizes[0]:
             raise ValueError(
-                f"pose: all frames need one canvas size; frame 0 has {width}×{height}, frame {index} has "
+                f"{socket}: all frames need one canvas size; frame 0 has {width}×{height}, frame {index} has "
                 f"{size[0]}×{size[1]}."
             )
     return width, height
 
 
-def _people(frame: dict, index: int) -> list[dict]:
+def _people(frame: dict, index: int, socket: str) -> list[dict]:
     people = frame.get("people", [])
     if not isinstance(people, list | tuple) or not all(isinstance(person, dict) for person in people):
-        raise ValueError(f"pose: people of frame {index} must be a list of keypoint lists.")
+        raise ValueError(f"{socket}: people of frame {index} must be a list of keypoint lists.")
     return people
 
 
@@ -233,14 +233,14 @@ def _read_points(numbers: list[float] | None, into: np.ndarray, what: str) -> No
     # Some detectors leave the two pupils out of the 70 points of a face.
     if len(numbers) != 3 * count and (count, len(numbers)) != (70, 3 * 68):
         raise ValueError(
-            f"pose: {what} must be {count} times x, y, confidence, {3 * count} numbers; there are {len(numbers)}."
+            f"{what} must be {count} times x, y, confidence, {3 * count} numbers; there are {len(numbers)}."
         )
     try:
         points = np.asarray(numbers, dtype=np.float64).reshape(-1, 3)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"pose: {what} holds something that is no number.") from error
+        raise ValueError(f"{what} holds something that is no number.") from error
     if not np.isfinite(points).all():
-        raise ValueError(f"pose: {what} holds numbers that are not finite.")
+        raise ValueError(f"{what} holds numbers that are not finite.")
     into[: len(points)] = points
 
 
