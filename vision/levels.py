@@ -34,7 +34,8 @@ BOUND = 0.02, 0.08
 RIDGE = 0.01**2  # a picture with so little contrast (sRGB values, squared) tells no gain, only where it lies
 CLIPPED = 0.002, 0.995  # sRGB values: at the ends of the range a frame has lost what it was,
 FULL = 0.02  # and a cell its colour when it has lost as much
-ROUNDS = 20  # of reweighting the cells
+ROUNDS = 20  # of reweighting the cells at most,
+DONE = 1e-6  # of light: it is over when gain and offset change by less
 GUESSES = 64  # pairs of cells, each with a level that would explain them
 SCALE = 0.03  # sRGB values: cells this far from a guess speak for it by half
 LEAST = 0.05  # of the picture must be background in both,
@@ -239,7 +240,9 @@ def _fit(seen: ndarray, should: ndarray, lost: ndarray, start: Level | None = No
         near = distance[distance < bound]
         bound = np.clip(4.685 * 1.4826 * np.median(near), *BOUND) if len(near) else BOUND[1]
         sure = np.maximum(0, 1 - (distance / bound) ** 2) ** 2
-        gain, offset = _least_squares(x, y, sure[:, None] * usable * step**2, sure)
+        before, (gain, offset) = (gain, offset), _least_squares(x, y, sure[:, None] * usable * step**2, sure)
+        if np.allclose((gain, offset), before, rtol=0, atol=DONE):
+            break
     return Level(gain, offset), sure, far(gain, offset)
 
 
