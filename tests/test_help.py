@@ -85,6 +85,11 @@ def test_page_tells_of_every_socket_and_of_no_other(schema, kind):
 
 
 @each_node
+def test_page_says_when_to_take_something_else(schema):
+    assert len(section(page(schema), "When something else is better").split()) >= 12
+
+
+@each_node
 def test_page_gives_the_defaults(schema):
     told = dict(re.findall(r"^- `(\w+)`, default ([^:]+):", section(page(schema), "Inputs"), re.MULTILINE))
     defaults = {socket.id: getattr(socket, "default", None) for socket in schema.inputs}
