@@ -138,8 +138,9 @@ NETWORKS = {
     "unified_tokens": lambda base, _state, **place: unified_tokens_for(base, **place),
     "cross_attention": lambda base, state, **place: cross_attention_for(base, _blocks_in(state), **place),
 }
-POSE_GROUPS = ("pose_control", "pada_ln", "unified_tokens", "cross_attention")  # those that follow a pose
-JOINT_TEXT = POSE_GROUPS[1:]  # DynamiCtrl's: trained with the pose always there, so guidance takes away the text alone
+# DynamiCtrl's, trained with the pose always there, so that guidance takes away the text alone.
+JOINT_TEXT = ("pada_ln", "unified_tokens", "cross_attention")
+POSE_GROUPS = ("pose_control", *JOINT_TEXT)  # those that follow a pose
 GROUPS = (*NETWORKS, "background_motion")
 
 
