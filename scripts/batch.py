@@ -9,6 +9,8 @@ jobs.csv:  name,Driving video.file,Character.image,Sample shot.seed
 One column a widget, "NODE.INPUT"; files are uploaded. The whole table is checked before anything is queued. What a job
 saves goes to OUT/NAME/, how it went to OUT/results.csv. Start it again after a stop: finished jobs are not run twice,
 and those that the server still has are picked up. The exit status is 0 when every job is there.
+
+With --ray, one ComfyUI for each GPU or machine is started for the batch (scripts/farm.py), and gone after it.
 """
 
 import argparse
@@ -16,9 +18,11 @@ import contextlib
 import csv
 import json
 import os
+import shlex
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import client
@@ -71,6 +75,19 @@ class Results:
             replace(folder / name, content)
         paths = [str(Path(job.name) / name) for name in files]
         self.write(job, state=DONE, files=paths, seconds=round(seconds, 1), error="")
+        print(f"{job.name}: {', '.join(paths) or 'nothing saved'}", flush=True)
+
+    def fail(self, job: tables.Job, error: Exception) -> None:
+        self.write(job, state=FAILED, error=str(error), files=[], tries=0)
+        print(f"{job.name}: {error}", file=sys.stderr, flush=True)
+
+    def count_try(self, job: tables.Job, error: Exception) -> bool:
+        """Whether ``job`` may be tried again, after the server went away under it."""
+        tries = self.of(job).get("tries", 0) + 1
+        self.write(job, tries=tries)
+        if tries >= TRIES:
+            self.fail(job, client.ClientError(f"the server went away {tries} times while it ran ({error})"))
+        return tries < TRIES
 
 
 def replace(path: Path, content: str | bytes) -> None:
@@ -78,12 +95,6 @@ def replace(path: Path, content: str | bytes) -> None:
     partial = path.with_name(f"{path.name}.part")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
-
-
-def saved_files(connection: client.Client, history: dict) -> dict[str, bytes]:
-    """By name, what the prompt's nodes saved."""
-    files = [file for outputs in history["outputs"].values() for file in client.files(outputs)]
-    return {file["filename"]: connection.fetch(file) for file in files}
 
 
 class Batch:
@@ -109,21 +120,15 @@ class Batch:
                 if time.monotonic() - gone > self.patience:
                     raise
                 print(f"{error}; trying again", flush=True)
-                self._count_try(error)
+                if self.queued and not self.results.count_try(self.queued[0][0], error):
+                    self.queued.popleft()
                 waiting.extendleft(job for job, _ in reversed(self.queued))  # their records say where to find them
                 self.queued.clear()
                 time.sleep(min(5.0, self.patience / 10))
 
-    def _count_try(self, error: client.Gone) -> None:
-        """The job that ran when the server went away has used up one try."""
-        if not self.queued:
-            return
-        job, _ = self.queued[0]
-        tries = self.results.of(job).get("tries", 0) + 1
-        self.results.write(job, tries=tries)
-        if tries >= TRIES:
-            self._failed(job, client.ClientError(f"the server went away {tries} times while it ran ({error})"))
-            self.queued.popleft()
+    def known(self) -> dict:
+        with client.Client(self.url) as connection:
+            return connection.known()
 
     def _work(self, connection: client.Client, waiting: deque[tables.Job]) -> None:
         try:
@@ -143,16 +148,16 @@ class Batch:
     def _queue(self, connection: client.Client, job: tables.Job) -> None:
         """Queue ``job``, unless an earlier run did and the server still has it."""
         record = self.results.of(job)
-        known = record["prompt_id"] if record.get("state") == QUEUED else None
-        if known and (known in connection.queued() or succeeded(connection.history(known))):
+        known = record.get("prompt_id") if record.get("state") == QUEUED else None
+        if known and (known in connection.queued() or connection.succeeded(known)):
             self.queued.append((job, known))
             return
         try:
-            prompt_id = connection.queue(uploaded(connection, job))
+            prompt_id = connection.queue(tables.uploaded(connection, job.prompt, job.contents()))
         except client.Gone:
             raise
         except client.ClientError as error:
-            self._failed(job, error)
+            self.results.fail(job, error)
             return
         self.results.write(job, state=QUEUED, prompt_id=prompt_id, error="")
         self.queued.append((job, prompt_id))
@@ -163,38 +168,13 @@ class Batch:
             if not history:
                 print(f"{job.name}:", flush=True)
                 history = connection.follow(prompt_id, job.prompt)
-            if not succeeded(history):
-                raise client.ClientError("the server ended it without success")
+            client.check_succeeded(history)
         except client.Gone:
             raise
         except client.ClientError as error:
-            self._failed(job, error)
+            self.results.fail(job, error)
             return
-        self.results.keep(job, saved_files(connection, history), seconds_of(history))
-        print(f"{job.name}: {', '.join(self.results.of(job)['files']) or 'nothing saved'}", flush=True)
-
-    def _failed(self, job: tables.Job, error: client.ClientError) -> None:
-        self.results.write(job, state=FAILED, error=str(error), files=[])
-        print(f"{job.name}: {error}", file=sys.stderr, flush=True)
-
-
-def uploaded(connection: client.Client, job: tables.Job) -> dict:
-    """The job's prompt with its files on the server, under names of their content: jobs cannot overwrite each other's,
-    and a picture that ten jobs share is one to the server's cache."""
-    prompt = json.loads(json.dumps(job.prompt))
-    for (node, key), path in job.files.items():
-        prompt[node]["inputs"][key] = connection.upload(path, f"{tables.digest(path)}-{path.name}")
-    return prompt
-
-
-def succeeded(history: dict) -> bool:
-    return history.get("status", {}).get("status_str") == "success"
-
-
-def seconds_of(history: dict) -> float:
-    """From the first node's start to the last one's end, by the server's clock."""
-    times = [message[1]["timestamp"] for message in history["status"]["messages"] if "timestamp" in message[1]]
-    return (max(times) - min(times)) / 1000 if times else 0.0
+        self.results.keep(job, connection.saved(history), client.seconds_of(history))
 
 
 def main() -> int:
@@ -204,6 +184,18 @@ def main() -> int:
     parser.add_argument("--server", default="http://127.0.0.1:8188")
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds a server may be gone (600)")
+    farm = parser.add_argument_group("a farm, instead of --server", "needs Ray (pip install ray)")
+    farm.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS",
+        help="start a ComfyUI for each GPU, or for each machine where there is none: of this machine, or of the Ray "
+        "cluster at ADDRESS (auto: the one that this machine is part of)",
+    )  # fmt: skip
+    farm.add_argument("--servers", type=int, default=0, help="how many, instead")
+    farm.add_argument(
+        "--comfyui", default="", metavar="COMMAND",
+        help='what starts ComfyUI on every machine, such as "/opt/ComfyUI/venv/bin/python /opt/ComfyUI/main.py" '
+        "(default: the one of `make host`)",
+    )  # fmt: skip
     options = parser.parse_args()
     try:
         return run(options)
@@ -219,18 +211,29 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    prompt, rows = tables.read_workflow(options.workflow), tables.read(options.table)
-    with client.Client(options.server) as connection:
-        known = json.loads(connection.get("object_info"))
-    checked = tables.check(rows, prompt, known, options.table.parent)
+    prompt, rows = tables.read(options.workflow, options.table)
     results = Results(options.out)
-    left = [job for job in checked if not results.finished(job)]
-    print(f"{len(checked)} jobs, {len(checked) - len(left)} of them done before", flush=True)
-    Batch(options.server, results, options.patience).run(left)
+    with servers(options, results) as batch:
+        checked = tables.check(rows, prompt, batch.known(), options.table.parent)
+        left = [job for job in checked if not results.finished(job)]
+        print(f"{len(checked)} jobs, {len(checked) - len(left)} of them done before", flush=True)
+        batch.run(left)
     missing = [job.name for job in checked if not results.finished(job)]
     if missing:
         print(f"not there: {', '.join(missing)}; see {options.out / 'results.csv'}", file=sys.stderr)
     return 1 if missing else 0
+
+
+@contextlib.contextmanager
+def servers(options: argparse.Namespace, results: Results) -> Iterator[Batch]:
+    """What runs the jobs: the one server there is, or a farm of our own."""
+    if options.ray is None:
+        yield Batch(options.server, results, options.patience)
+        return
+    import farm  # and Ray, which is optional
+
+    with farm.started(options.ray, options.servers, shlex.split(options.comfyui)) as workers:
+        yield farm.Farm(workers, results, options.patience)
 
 
 if __name__ == "__main__":

@@ -76,11 +76,19 @@ class Client:
 
     def upload(self, path: Path, name: str | None = None) -> str:
         """Put the file into the server's input folder, in place of one of the same name; the name to use in a node."""
-        name, boundary = name or path.name, uuid.uuid4().hex
+        return self.put_input(name or path.name, path.read_bytes())
+
+    def put_input(self, name: str, content: bytes) -> str:
+        """`upload` of a file that is in memory."""
+        boundary = uuid.uuid4().hex
         fields = f'--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
         file = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
-        body = (fields + file).encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+        body = (fields + file).encode() + content + f"\r\n--{boundary}--\r\n".encode()
         return self.post("upload/image", body, f"multipart/form-data; boundary={boundary}")["name"]
+
+    def known(self) -> dict:
+        """The node types that the server has, and their inputs."""
+        return json.loads(self.get("object_info"))
 
     def queue(self, prompt: dict) -> str:
         """Queue ``prompt`` (API form). ClientError, naming the node and the input, if the server refuses any of it."""
@@ -106,9 +114,17 @@ class Client:
         """What the server keeps of a finished prompt: its outputs by node, and its status."""
         return json.loads(self.get(f"history/{prompt_id}")).get(prompt_id, {})
 
+    def succeeded(self, prompt_id: str) -> bool:
+        return is_success(self.history(prompt_id))
+
     def fetch(self, file: dict) -> bytes:
         """The content of a file that the history names."""
         return self.get("view", **{key: file[key] for key in ("filename", "subfolder", "type")})
+
+    def saved(self, history: dict) -> dict[str, bytes]:
+        """By name, what the prompt's nodes saved."""
+        found = [file for outputs in history["outputs"].values() for file in files(outputs)]
+        return {file["filename"]: self.fetch(file) for file in found}
 
     def events(self, prompt_id: str) -> Iterator[tuple[str, dict]]:
         """The server's messages about the prompt, until it has succeeded, failed or been interrupted.
@@ -152,6 +168,21 @@ class Client:
             self.cancel(prompt_id)
             raise
         return self.history(prompt_id)
+
+
+def is_success(history: dict) -> bool:
+    return history.get("status", {}).get("status_str") == "success"
+
+
+def check_succeeded(history: dict) -> None:
+    if not is_success(history):
+        raise ClientError("the server ended it without success")
+
+
+def seconds_of(history: dict) -> float:
+    """From the first node's start to the last one's end, by the server's clock."""
+    times = [message[1]["timestamp"] for message in history["status"]["messages"] if "timestamp" in message[1]]
+    return (max(times) - min(times)) / 1000 if times else 0.0
 
 
 class Bars:
@@ -257,10 +288,9 @@ def main() -> int:
                 client.upload(path)
             history = client.follow(client.queue(prompt), prompt)
             options.out.mkdir(parents=True, exist_ok=True)
-            for outputs in history["outputs"].values():
-                for file in files(outputs):
-                    (options.out / file["filename"]).write_bytes(client.fetch(file))
-                    print(options.out / file["filename"])
+            for name, content in client.saved(history).items():
+                (options.out / name).write_bytes(content)
+                print(options.out / name)
     except (ClientError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

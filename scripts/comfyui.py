@@ -39,6 +39,8 @@ started = time.perf_counter()
 assert asyncio.run(nodes.load_custom_node(pack))
 print(time.perf_counter() - started)
 """
+# On the CPU, ComfyUI's own choice of attention takes 1.4 times as long as PyTorch's.
+ON_CPU = ("--cpu", "--use-pytorch-cross-attention")
 # A server that nobody ends ends itself after this time.
 LIFE_S = 30 * 60
 
@@ -58,6 +60,9 @@ class Server:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def log_tail(self) -> str:
+        return tail(self.log)
+
 
 @contextmanager
 def running(
@@ -70,29 +75,51 @@ def running(
     ``port``: 0 for any that is free.
     """
     with tempfile.TemporaryDirectory(prefix="comfyui-") as temporary:
-        folder = Path(folder or temporary).resolve()
+        folder, port = Path(folder or temporary).resolve(), port or free_port()
         lay_out(folder, with_pack)
-        started, port, log = time.monotonic(), port or free_port(), folder / "server.log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                command(host, folder, port),
-                cwd=folder,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=partial(tie_to_parent, life),
-            )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(url, process, log, timeout)
-            yield Server(url, folder, log, process, time.monotonic() - started)
-        finally:
-            end(process)
+        with serving(command(host, folder, port), folder, port, timeout, life) as server:
+            yield server
+
+
+@contextmanager
+def installed(words: list[str], cpu: bool, timeout: float = 600) -> Iterator[Server]:
+    """The ComfyUI that the command ``words`` starts (an artist's own, with its models and nodes), on the processor if
+    ``cpu``. Its port and what it reads, writes and remembers are its own, in a temporary folder, so that any number
+    run side by side."""
+    with tempfile.TemporaryDirectory(prefix="comfyui-") as temporary:
+        folder, port = Path(temporary).resolve(), free_port()
+        folders = [f"--{name}-directory={folder / name}" for name in ("input", "output", "temp", "user")]
+        for name in ("input", "output", "user"):
+            (folder / name).mkdir()
+        started = [*words, *addressed(folder, port), *folders, *(ON_CPU if cpu else ())]
+        with serving(started, folder, port, timeout, life=0) as server:
+            yield server
+
+
+@contextmanager
+def serving(words: list[str], folder: Path, port: int, timeout: float, life: int) -> Iterator[Server]:
+    """The process of ``words`` from its first answer at ``port`` until the end of the block."""
+    started, log = time.monotonic(), folder / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=partial(tie_to_parent, life),
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(url, process, log, timeout)
+        yield Server(url, folder, log, process, time.monotonic() - started)
+    finally:
+        end(process)
 
 
 def tie_to_parent(life: int) -> None:
-    """In the new process, before ComfyUI runs in it: end with the parent, and after ``life`` s at the latest."""
+    """In the new process, before ComfyUI runs in it: end with the parent, after ``life`` s at the latest (0: none)."""
     signal.alarm(life)  # outlives exec, and kills who does not expect it
     if LIBC:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -108,22 +135,25 @@ def lay_out(folder: Path, with_pack: bool) -> None:
 
 
 def command(host: hosts.Host, folder: Path, port: int) -> list[str]:
+    words = [str(host.python), str(host.root / "main.py"), "--base-directory", str(folder), "--disable-api-nodes"]
+    return [*words, *addressed(folder, port), *ON_CPU]
+
+
+def addressed(folder: Path, port: int) -> list[str]:
+    """Options for any ComfyUI that is started here."""
     # Its own database: the default one lies in ComfyUI's folder, where two servers at once would fight for it.
-    options = {
-        "--listen": "127.0.0.1",
-        "--port": str(port),
-        "--base-directory": str(folder),
-        "--database-url": f"sqlite:///{folder / 'user' / 'comfyui.db'}",
-    }
-    # On the CPU, ComfyUI's own choice of attention takes 1.4 times as long as PyTorch's.
-    flags = ["--cpu", "--use-pytorch-cross-attention", "--disable-api-nodes", "--disable-auto-launch"]
-    return [str(host.python), str(host.root / "main.py"), *flags, *(word for pair in options.items() for word in pair)]
+    database = f"sqlite:///{folder / 'user' / 'comfyui.db'}"
+    return ["--listen", "127.0.0.1", "--port", str(port), "--database-url", database, "--disable-auto-launch"]
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
 
 
 def wait_for(url: str, process: subprocess.Popen, log: Path, timeout: float) -> None:
@@ -134,11 +164,10 @@ def wait_for(url: str, process: subprocess.Popen, log: Path, timeout: float) -> 
                 return
         except (urllib.error.URLError, OSError):
             pass
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         if process.poll() is not None:
-            raise ServerError(f"ComfyUI ended with status {process.returncode} while starting:\n{tail}")
+            raise ServerError(f"ComfyUI ended with status {process.returncode} while starting:\n{tail(log)}")
         if time.monotonic() > deadline:
-            raise ServerError(f"ComfyUI did not answer within {timeout:.0f} s:\n{tail}")
+            raise ServerError(f"ComfyUI did not answer within {timeout:.0f} s:\n{tail(log)}")
         time.sleep(0.1)
 
 

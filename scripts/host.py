@@ -36,7 +36,7 @@ PINS = Path(__file__).resolve().with_name("host.toml")
 CLONE = Path(__file__).resolve().parent.parent
 LINK = "ComfyUI-AnimateAnywhere"
 PLACE = "ANIMATE_ANYWHERE_HOST"
-# 6.5 GB installed, and the largest group's wheels lie beside it while pip unpacks them.
+# 6.9 GB installed, and the largest group's wheels lie beside it while pip unpacks them.
 DISK_GB = 10
 
 

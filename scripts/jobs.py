@@ -27,6 +27,7 @@ class JobsError(Exception):
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,35 @@ class Job:
         content = {f"{node}.{name}": digest(path) for (node, name), path in self.files.items()}
         return hashlib.sha256(json.dumps([self.prompt, content], sort_keys=True).encode()).hexdigest()[:16]
 
+    def contents(self) -> dict[tuple[str, str], tuple[str, bytes]]:
+        """(node id, input) -> name and content. The name is of the content: jobs cannot overwrite each other's files on
+        a server, and a picture that ten jobs share is one to its cache."""
+        return {place: (f"{digest(path)}-{path.name}", path.read_bytes()) for place, path in self.files.items()}
+
+
+def uploaded(connection: client.Client, prompt: dict, contents: dict) -> dict:
+    """``prompt`` with its files (Job.contents) on the server."""
+    prompt = json.loads(json.dumps(prompt))
+    for (node, key), (name, content) in contents.items():
+        prompt[node]["inputs"][key] = connection.put_input(name, content)
+    return prompt
+
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def read(workflow: Path, table: Path) -> tuple[dict, list[Job]]:
+    """The workflow and the table's jobs. Raises JobsError with what is wrong with either."""
+    found, problems = [], []
+    for reader, path in ((read_workflow, workflow), (read_table, table)):
+        try:
+            found.append(reader(path))
+        except JobsError as error:
+            problems += error.problems
+    if problems:
+        raise JobsError(problems)
+    return found[0], found[1]
 
 
 def read_workflow(path: Path) -> dict:
@@ -68,26 +95,33 @@ def read_workflow(path: Path) -> dict:
     return prompt
 
 
-def read(path: Path) -> list[Job]:
-    """The table's jobs. Raises JobsError when it is none, or when names are missing, unfit or used twice."""
+def read_table(path: Path) -> list[Job]:
+    """The table's jobs, their names not yet looked at. Raises JobsError when it is none."""
     try:
         rows = list(_rows(path))
     except (OSError, ValueError, csv.Error) as error:
         raise JobsError([f"{path}: no table of jobs ({error})"]) from None
-    problems, jobs, seen = [], [], set()
-    for number, row in rows:
-        name = str(row.pop("name", "") or "").strip()
-        if not NAME.fullmatch(name):
-            problems.append(f"row {number}: its name is {name!r}; every job needs one, of letters, digits and . + - _")
-        elif name in seen:
-            problems.append(f"row {number}: the name {name!r} is taken by a row above")
-        seen.add(name)
-        jobs.append(Job(name, number, {key: value for key, value in row.items() if value not in ("", None)}))
     if not rows:
-        problems.append(f"{path}: there is no job in it")
-    if problems:
-        raise JobsError(problems)
-    return jobs
+        raise JobsError([f"{path}: there is no job in it"])
+    return [
+        Job(
+            str(row.pop("name", "") or "").strip(),
+            number,
+            {key: value for key, value in row.items() if value not in ("", None)},
+        )
+        for number, row in rows
+    ]
+
+
+def _names(jobs: list[Job]) -> Iterator[str]:
+    """What is wrong with them."""
+    seen = set()
+    for job in jobs:
+        if not NAME.fullmatch(job.name):
+            yield f"row {job.row}: its name is {job.name!r}; every job needs one, of letters, digits and . + - _"
+        elif job.name in seen:
+            yield f"row {job.row}: the name {job.name!r} is taken by a row above"
+        seen.add(job.name)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict]]:
@@ -114,11 +148,9 @@ def check(jobs: list[Job], prompt: dict, known: dict, folder: Path) -> list[Job]
     known: the server's /object_info; folder: what files are named relative to.
     """
     missing = sorted({node["class_type"] for node in prompt.values()} - set(known))
-    if missing:
-        raise JobsError([f"the server has no node {name}: install its pack there, or update it" for name in missing])
-    problems, checked = [], []
-    for job in jobs:
-        checked.append(_fill(job, prompt, known, folder, problems))
+    problems = [f"the server has no node {name}: install its pack there, or update it" for name in missing]
+    problems += _names(jobs)
+    checked = [_fill(job, prompt, known, folder, problems) for job in jobs]
     if problems:
         raise JobsError(list(dict.fromkeys(problems)))  # a wrong column is wrong in every row, and told once
     return checked
@@ -140,7 +172,7 @@ def _fill(job: Job, workflow: dict, known: dict, folder: Path, problems: list[st
             continue
         given.add((node, key))
         try:
-            path, inputs[key] = _value(value, _declared(known[prompt[node]["class_type"]], key), folder)
+            path, inputs[key] = _value(value, _declared(known.get(prompt[node]["class_type"], {}), key), folder)
         except ValueError as error:
             problems.append(f"row {job.row} ({job.name}), {column}: {error}")
             continue
@@ -153,7 +185,7 @@ def _fill(job: Job, workflow: dict, known: dict, folder: Path, problems: list[st
 
 def _declared(node: dict, key: str) -> tuple[str | list, dict]:
     """Type and options of an input, as /object_info tells them."""
-    for section in node["input"].values():
+    for section in node.get("input", {}).values():
         if key in section:
             kind, *options = section[key]
             return kind, options[0] if options else {}

@@ -1,9 +1,12 @@
 """Batches of jobs through a running ComfyUI, with the host's own nodes: they are quick."""
 
 import csv
+import errno
 import json
+import os
 import threading
 import time
+from pathlib import Path
 
 import batch
 import client
@@ -210,8 +213,43 @@ def test_a_workflow_as_the_page_saves_it_is_refused_with_the_other_one_s_place(c
         jobs.read_workflow(hosts.CLONE / "workflows" / "animate.json")
 
 
+def test_nothing_hides_what_else_is_wrong(start, folder, capsys):
+    """Neither a workflow that is none, nor a missing node, nor an unfit name."""
+    (folder / "workflow.json").write_text(json.dumps(WORKFLOW | {"4": {"class_type": "Elsewhere", "inputs": {}}}))
+    assert start("name,Picture.image,Size.depth\n../a,gone.png,1\n") == 2
+    told = capsys.readouterr().err
+    assert all(words in told for words in ("no node Elsewhere", "name is '../a'", "gone.png", "no widget 'depth'"))
+    (folder / "workflow.json").write_text("{")
+    assert start("Picture.image\ndark.png\n") == 2
+    told = capsys.readouterr().err
+    assert "workflow.json: no workflow" in told and 'no column "name"' in told
+
+
+def test_a_job_that_the_server_refuses_is_told_in_its_words(start, folder):
+    unsaved = {node: entry for node, entry in WORKFLOW.items() if entry["class_type"] != "SaveImage"}
+    (folder / "workflow.json").write_text(json.dumps(unsaved))
+    assert start("name,Picture.image\na,dark.png\n") == 1
+    assert table(folder)["a"]["state"] == "failed" and "no outputs" in table(folder)["a"]["error"]
+
+
+def test_a_disk_that_is_full_ends_it_and_the_next_start_goes_on(start, folder, server, capsys, monkeypatch):
+    write, full = Path.write_bytes, True
+
+    def limited(path: Path, content: bytes) -> int:
+        if full and path.name.startswith("out_") and path.parent.name == "wide":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", limited)
+    assert start(TWO) == 1
+    assert "No space left on device" in (told := capsys.readouterr().err) and "Start it again" in told
+    before, full = ran(server), False
+    assert start(TWO) == 0
+    assert ran(server) == before  # what the server has made is fetched
+
+
 def test_a_table_in_json(folder, known):
     (folder / "jobs.json").write_text(json.dumps([{"name": "a", "Picture.image": "dark.png", "Size.width": 24}]))
-    (job,) = jobs.check(jobs.read(folder / "jobs.json"), WORKFLOW, known, folder)
+    (job,) = jobs.check(jobs.read_table(folder / "jobs.json"), WORKFLOW, known, folder)
     assert job.prompt["2"]["inputs"]["width"] == 24
     assert job.files == {("1", "image"): (folder / "dark.png").resolve()}
