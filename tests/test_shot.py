@@ -6,7 +6,10 @@ import toys
 from animate_anywhere.models import clips, latents
 from animate_anywhere.models.clips import Shot, make_shot
 from animate_anywhere.models.reference import Reference
+from animate_anywhere.nodes import pose as pose_nodes
 from animate_anywhere.nodes import shot as nodes
+from animate_anywhere.vision import drawing
+from animate_anywhere.vision.pose import PoseTrack
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -281,6 +284,28 @@ def test_shot_node_says_what_it_did():
         "Mask: not used, the background is one picture",
     ]
     assert out.ui.as_dict()["text"] == (report,)
+
+
+@pytest.fixture(scope="module")
+def danced(dance):
+    """What the artist wires: five frames of the dance as a drawn pose, 352×352 px."""
+    with torch.inference_mode():
+        pose = pose_nodes.ExtractPose.execute(dance[:20:4], "blazepose", 0.0).result[0]
+        return drawing.draw(PoseTrack.from_openpose(pose), 352, 352)
+
+
+def test_a_start_picture_is_used_where_the_character_stands_as_in_the_first_pose(danced, dance):
+    shot, report = nodes.Shot.execute(danced, noise(1, 350, 350), start=dance[:1]).result
+    assert torch.equal(shot.start, make_shot(danced, dance[:1]).background)
+    assert report.endswith("Start: the picture, which shows the character as the first pose does")
+
+
+@pytest.mark.parametrize("other", ["mirrored", "later", "empty"])
+def test_otherwise_the_shot_starts_from_the_background_alone(danced, dance, other):
+    start = {"mirrored": dance[:1].flip(2), "later": dance[30:31], "empty": torch.zeros(1, 350, 350, 3)}[other]
+    shot, report = nodes.Shot.execute(danced, noise(1, 350, 350), start=start).result
+    assert shot.start is None
+    assert "Start: the background alone. In the start picture, nobody stands as in the first pose (" in report
 
 
 def test_encode_shot_strengthens_pose_and_character_by_guidance(vae):

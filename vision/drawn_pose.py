@@ -8,7 +8,7 @@ from .mask import grow_frame
 DARK = 0.1  # brightest colour of a pixel that is no limb
 FLESH = 0.06  # of the picture's height: how far body and clothes reach beyond the drawn limbs
 SLACK = 0.03  # of the height: how far limbs may lie apart and still show the same pose
-ALIKE = 0.5  # share that two skeletons of the same pose have in common, at least; another pose has 0.1 to 0.3
+ALIKE = 0.5  # share that two skeletons of one pose have in common, at least; two moments of a dance have 0.2 to 0.4
 
 
 def limbs(drawn: Tensor) -> np.ndarray:
