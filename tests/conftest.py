@@ -3,6 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+import client
+import comfyui
+import host as hosts
 import numpy as np
 import pack
 import pytest
@@ -26,6 +29,19 @@ def no_gradients():
     """As the host runs nodes."""
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(scope="session")
+def server():
+    """ComfyUI with the pack, started once for all tests that need one running."""
+    with comfyui.running(hosts.get(), life=2 * 3600) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def connection(server):
+    with client.Client(server.url) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

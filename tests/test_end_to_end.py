@@ -7,7 +7,6 @@ import time
 
 import av
 import client
-import comfyui
 import demo
 import host as hosts
 import numpy as np
@@ -18,18 +17,6 @@ pytestmark = pytest.mark.e2e
 
 FRAMES, SIZE, STEPS = 13, 128, 4
 LONG_NODES = ("Extract pose", "Mask the dancer", "Take the dancer out", "Sample shot")
-
-
-@pytest.fixture(scope="module")
-def server():
-    with comfyui.running(hosts.get(), life=600) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def connection(server):
-    with client.Client(server.url) as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")
