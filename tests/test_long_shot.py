@@ -184,6 +184,21 @@ def test_a_red_figure_that_crosses_the_picture_hardly_moves_the_colours(vae, twe
     assert max(moved) < 0.5
 
 
+def test_with_an_environment_video_every_frame_is_held_to_its_own(vae):
+    """The place changes all the time, so that nothing of the first picture is left; the video still tells its colours."""
+    wide = torch.cat([scenery(seed) for seed in range(6)], dim=2)[0]
+    video = torch.stack([wide[:, 8 * t : 8 * t + SIDE] for t in range(37)])
+    shot = clips.Shot(length=37, background=video)
+
+    def frames_of(part, window):
+        return (part.background + torch.tensor([0.04, -0.02, 0.0]) * (1 + window.index)).clamp(0, 1)
+
+    frames, made = film(shot, windows.plan(37, 13), vae, Camera(vae, frames_of))
+    ground = torch.ones(1, SIDE, SIDE)
+    drift = [metrics.colour_error(one[None], ground, other[None], ground) for one, other in zip(frames, video)]
+    assert len(made) == 3 and max(drift) < 1 and made[-1].figures["drift_before"] > 4
+
+
 def test_one_window_is_left_as_the_model_made_it(vae):
     shot = clips.Shot(length=13, background=scenery())
     camera = drifting(vae, shot, [0.2, 0.0, 0.0])
