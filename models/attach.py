@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from . import background_motion, dit
+from . import background_motion, context_windows, dit
 from .checkpoint import JOINT_TEXT, POSE_GROUPS, Adapter, Base
 from .reference import Reference
 
@@ -57,6 +57,7 @@ def attach(
     control = _merge(before, adapter, pose_strength, reference_strength)
     patched.set_attachments(KEY, control)
     patched.add_object_patch("extra_conds", _extra_conds(patched, control))
+    patched.add_object_patch("resize_cond_for_context_window", context_windows.resize)
     patched.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _forward(control))
     pose = pose_group_of(adapter)
