@@ -7,14 +7,14 @@ from torch import Tensor
 from ..vision import mask as masks
 from ..vision import pose as poses
 from ..vision.tracking import LEADS, Identities
-from . import detection, sockets
-from .feedback import progress_of, ranges
+from . import detection, preview, sockets
+from .feedback import frames_of, progress_of, ranges
 
 LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 MOST_PEOPLE = 8
 
 
-def _report(found: poses.PoseTrack, filled: poses.PoseTrack, remark: str) -> str:
+def _report(found: poses.PoseTrack, filled: poses.PoseTrack, dropped: np.ndarray, remark: str) -> str:
     """What was found, and what was filled in: one line a person where there are several."""
     seen, there = found.seen.any(axis=2), filled.seen.any(axis=2)  # [T, P]
     count, people = seen.shape
@@ -26,6 +26,8 @@ def _report(found: poses.PoseTrack, filled: poses.PoseTrack, remark: str) -> str
         if invented.any():
             around = f"Filled from the frames around, in the mask over {LAPSE} at most"
             lines.append(f"{around}: {ranges(invented)} (the first frame is 0)")
+    if dropped.any():
+        lines.append(f"Dropped: {ranges(dropped)}")
     return "\n".join([*lines, remark] if remark else lines)
 
 
@@ -45,6 +47,30 @@ def _nobody(images: Tensor) -> ValueError:
         "the picture, and the person at least about 50 px tall; crop the video around the person, or take the "
         "pose from another detector."
     )
+
+
+def dropped_frames_input() -> io.String.Input:
+    return io.String.Input(
+        "dropped_frames",
+        default="",
+        optional=True,  # a prompt saved before it came still runs
+        advanced=True,
+        tooltip='Frames whose pose is wrong, like "3, 7-9"; the first is 0. They get one from the frames around them. '
+        "Or click them in the player that the node shows after a run.",
+    )
+
+
+def check_something_is_kept(found: poses.PoseTrack, dropped: np.ndarray) -> None:
+    """Raise ValueError where no frame with somebody in it is left."""
+    if not (found.present & ~dropped).any():
+        raise ValueError("dropped_frames: no frame that shows a person is left. Keep one of them, at least.")
+
+
+def lead_of(found: poses.PoseTrack) -> tuple[np.ndarray, np.ndarray]:
+    """How sure the joints of the first person are, 0…1 [T], and the frames [T] bool in which none is seen."""
+    if not found.keypoints.shape[1]:
+        return np.zeros(len(found.keypoints)), np.ones(len(found.keypoints), bool)
+    return np.minimum(found.keypoints[:, 0, :, 2], 1).mean(axis=1), ~found.seen[:, 0].any(axis=1)
 
 
 class ExtractPose(io.ComfyNode):
@@ -94,6 +120,7 @@ class ExtractPose(io.ComfyNode):
                     "lead_x", **share, tooltip="For lead point: 0 is the left edge of the picture, 1 the right."
                 ),
                 io.Float.Input("lead_y", **share, tooltip="For lead point: 0 is the upper edge, 1 the lower."),
+                dropped_frames_input(),
             ],
             outputs=[
                 sockets.PoseKeypoint.Output(
@@ -110,19 +137,25 @@ class ExtractPose(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, detector, smoothing, people=1, lead=LEADS[0], lead_x=0.5, lead_y=0.5) -> io.NodeOutput:
+    def execute(
+        cls, images, detector, smoothing, people=1, lead=LEADS[0], lead_x=0.5, lead_y=0.5, dropped_frames=""
+    ) -> io.NodeOutput:
         sockets.check_frames(images)
         _check(people, lead, lead_x, lead_y)
+        dropped = frames_of(dropped_frames, len(images), "dropped_frames")
         point = np.array([lead_x * images.shape[2], lead_y * images.shape[1]])
         progress = progress_of(detection.steps_of(detector, len(images)))
         followed, remark = detection.detect(detector, images, Identities(people, lead, point), progress)
         if not followed.seen.any():
             raise _nobody(images)
-        filled, _ = poses.fill_gaps(followed.pose)
-        pose = poses.smooth(filled, smoothing).to_openpose()
+        check_something_is_kept(followed.pose, dropped)
+        filled, _ = poses.fill_gaps(poses.drop(followed.pose, dropped))
+        pose = poses.smooth(filled, smoothing)
         masks.close_lapses(followed.mask.numpy(), LAPSE)
-        report = _report(followed.pose, filled, remark)
-        return io.NodeOutput(pose, followed.mask, report, ui=ui.PreviewText(report))
+        report = _report(followed.pose, filled, dropped, remark)
+        confidence, missed = lead_of(followed.pose)
+        shown = {"aa_pose": [preview.pose_player(pose, confidence, missed | dropped, images)]}
+        return io.NodeOutput(pose.to_openpose(), followed.mask, report, ui=ui.PreviewText(report).as_dict() | shown)
 
 
 NODES = [ExtractPose]

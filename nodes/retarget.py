@@ -4,8 +4,10 @@ import numpy as np
 from comfy_api.latest import io, ui
 
 from ..vision import retarget as bodies
-from ..vision.pose import PoseTrack
-from . import sockets
+from ..vision.pose import PoseTrack, drop
+from . import preview, sockets
+from .feedback import frames_of, ranges
+from .pose import check_something_is_kept, dropped_frames_input, lead_of
 
 UNSURE = 0.5  # a confidence below is told as a warning
 MANY = 0.1  # so is a part of the frames in which something leaves the picture
@@ -23,7 +25,9 @@ def _told(done: bodies.Retargeted, size: str) -> list[str]:
             warnings.append(f"{name}joints leave the picture in {one.left:.0%} of the frames{advice}")
         limbs = ", ".join(f"{limb} {ratio:.2f}" for limb, ratio in one.ratios.items())
         lines.append(f"{name}{one.scale:.2f} times as large as in driving ({limbs})")
-        lines.append(f"{name}confidence {found.confidence:.2f} of 1")
+        lines.append(
+            f"{name}confidence {found.confidence:.2f} of 1: limbs about {found.error:.0%} too long or too short"
+        )
         if found.confidence < UNSURE:
             warnings.append(f"{name}the reference tells little about this body in this movement; look at the result")
     if done.along:
@@ -89,6 +93,7 @@ class RetargetPose(io.ComfyNode):
                 _limb("arms", "the arms"),
                 _limb("legs", "the legs"),
                 _limb("hands", "the hands"),
+                dropped_frames_input(),
             ],
             outputs=[
                 sockets.PoseKeypoint.Output("pose", tooltip="The movement on the character's body, for Draw Pose."),
@@ -100,19 +105,33 @@ class RetargetPose(io.ComfyNode):
     @classmethod
     def execute(
         cls, driving, reference, mode="proportions", size="reference", place="driving", torso=1.0, head=1.0, arms=1.0,
-        legs=1.0, hands=1.0,
+        legs=1.0, hands=1.0, dropped_frames="",
     ) -> io.NodeOutput:  # fmt: skip
-        track, picture = (PoseTrack.from_openpose(*given) for given in ((driving, "driving"), (reference, "reference")))
+        found, picture = (PoseTrack.from_openpose(*given) for given in ((driving, "driving"), (reference, "reference")))
+        dropped = frames_of(dropped_frames, len(found.keypoints), "dropped_frames")
+        track = found
+        if dropped.any():
+            check_something_is_kept(found, dropped)
+            track = drop(found, dropped)
         if mode == "off":
-            report = "The driving pose as it is: mode is off."
-            return io.NodeOutput(driving, report, ui=ui.PreviewText(report))
+            pose = track.to_openpose() if dropped.any() else driving
+            return _result(pose, track, found, dropped, "The driving pose as it is: mode is off.")
         adjust = {"torso": torso, "head": head, "arms": arms, "legs": legs, "hands": hands}
         for limb, factor in adjust.items():
             if not (np.isfinite(factor) and factor > 0):
                 raise ValueError(f"{limb}: {factor} is no ratio. Give a number above 0; 1 leaves the limb as it is.")
         done = bodies.retarget(track, picture, mode, adjust, size, place)
-        report = "\n".join(_told(done, size))
-        return io.NodeOutput(done.pose.to_openpose(), report, ui=ui.PreviewText(report))
+        return _result(done.pose.to_openpose(), done.pose, found, dropped, "\n".join(_told(done, size)))
+
+
+def _result(pose: list[dict], track: PoseTrack, found: PoseTrack, dropped: np.ndarray, report: str) -> io.NodeOutput:
+    """The outputs, and the player: the new ``pose`` (as ``track``) over the driving one as it was ``found``."""
+    if dropped.any():
+        report += f"\nDropped: {ranges(dropped)}"
+    confidence, missed = lead_of(found)
+    same = (track.width, track.height) == (found.width, found.height)
+    shown = preview.pose_player(track, confidence, missed | dropped, ghost=found if same else None)
+    return io.NodeOutput(pose, report, ui=ui.PreviewText(report).as_dict() | {"aa_pose": [shown]})
 
 
 NODES = [RetargetPose]

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 
 from ..vision import background_tracks
 from ..vision import tracks as points
-from . import sockets
+from . import preview, sockets
 from .feedback import progress_of, ranges
 
 LARGEST = 16384  # px, as in the host's own nodes
@@ -28,9 +28,32 @@ def motion_in_words(camera) -> str:
     return "; ".join(words)
 
 
-def _report(found: background_tracks.Tracked, reseed: bool) -> str:
+def places_of(text: str) -> np.ndarray:
+    """Places [N, 2] in 0…1 of the picture as they are named in an input: "0.25, 0.4; 0.7, 0.33"."""
+    try:
+        places = np.array([[float(word) for word in pair.split(",")] for pair in text.split(";") if pair.strip()])
+        good = not len(places) or (places.shape[1:] == (2,) and bool(((places >= 0) & (places <= 1)).all()))
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(
+            f"placed_points: {text!r} are no places. Write x, y of each as parts of the picture's width and height: "
+            '"0.25, 0.4; 0.7, 0.33".'
+        )
+    if len(places) > background_tracks.MOST:
+        raise ValueError(f"placed_points: {len(places)} are too many; place {background_tracks.MOST} at most.")
+    return places.reshape(-1, 2)
+
+
+def _report(found: background_tracks.Tracked, reseed: bool, placed: np.ndarray) -> str:
     visible = found.tracks.visible
     lines = [f"{len(visible)} frames of {found.tracks.width}×{found.tracks.height} px"]
+    if found.lost:
+        names = "; ".join(f"{x:g}, {y:g}" for x, y in placed[list(found.lost)])
+        lines.append(
+            f"{len(found.lost)} of {len(placed)} placed points could not be followed; they are covered, at the very "
+            f"edge, on something plain, or soon gone: {names}"
+        )
     if not visible.any():
         return "\n".join(
             [
@@ -94,6 +117,15 @@ class TrackBackground(io.ComfyNode):
                     advanced=True,
                     tooltip="Keeps so many px around the mask free of points, too.",
                 ),
+                io.String.Input(
+                    "placed_points",
+                    default="",
+                    optional=True,  # a prompt saved before it came still runs
+                    advanced=True,
+                    tooltip="Points of your own in the first frame instead of those that are chosen, as parts of its "
+                    'width and height: "0.25, 0.4; 0.7, 0.33". Or drag them in the picture that the node shows after a '
+                    "run.",
+                ),
             ],
             outputs=[
                 io.Tracks.Output(
@@ -109,13 +141,17 @@ class TrackBackground(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images, points=background_tracks.DEFAULT, reseed=True, grow=background_tracks.GROW, mask=None
-    ) -> io.NodeOutput:
+        cls, images, points=background_tracks.DEFAULT, reseed=True, grow=background_tracks.GROW, mask=None,
+        placed_points="",
+    ) -> io.NodeOutput:  # fmt: skip
         sockets.check_frames(images)
+        placed = places_of(placed_points)
+        pixels = placed * [images.shape[2], images.shape[1]] if len(placed) else None
         progress = progress_of(2 * len(images))
-        found = background_tracks.track_background(images, mask, points, reseed, grow, progress)
-        report = _report(found, reseed)
-        return io.NodeOutput(found.tracks.to_host(), found.camera, report, ui=ui.PreviewText(report))
+        found = background_tracks.track_background(images, mask, points, reseed, grow, progress, pixels)
+        report = _report(found, reseed, placed)
+        shown = {"aa_points": [preview.background_points(images, found, placed)]}
+        return io.NodeOutput(found.tracks.to_host(), found.camera, report, ui=ui.PreviewText(report).as_dict() | shown)
 
 
 class DrawTracks(io.ComfyNode):

@@ -165,6 +165,53 @@ def test_changing_light_does_not_lose_the_points():
     assert np.percentile(errors, 95) < 0.2
 
 
+@pytest.fixture(scope="module")
+def places(found):
+    """Three places [3, 2] px in frame 0 where there is something to see, for long: beside points that were chosen."""
+    seen = np.where(found.tracks.visible[0], found.tracks.visible.sum(axis=0), 0)
+    return found.tracks.path[0, np.argsort(-seen, kind="stable")[:3]] + np.array([1.3, -0.7])
+
+
+def test_placed_points_are_those_that_are_followed(pan, places):
+    frames, mask, truth = pan
+    found = track_background(frames, mask, reseed=False, placed=places)
+    np.testing.assert_allclose(found.tracks.path[0], places, atol=0.2)  # smoothed over time, as all tracks are
+    assert found.lost == ()
+    assert np.mean(step_errors(found.tracks, truth)) < 0.1
+    more = track_background(frames, mask, placed=places)  # others take the place of those that leave
+    assert more.tracks.visible[:, :3].sum() == found.tracks.visible.sum()
+
+
+def test_placed_points_that_cannot_be_followed_are_told(pan, places):
+    frames, mask, _ = pan
+    height, width = frames.shape[1:3]
+    y, x = np.argwhere(mask[0].numpy() > 0.5).mean(axis=0)
+    places = [(0.0, 0.5), (x / width, y / height), tuple(places[0] / [width, height])]  # at the edge, on the person
+    text = "; ".join(f"{x:.4f}, {y:.4f}" for x, y in places)
+    output = TrackBackground.execute(frames, reseed=False, mask=mask, placed_points=text)
+    assert output.ui["text"] == (output[2],)
+    assert "2 of 3 placed points could not be followed" in output[2] and "0, 0.5; " in output[2]
+    assert output[0]["track_path"].shape[1] == 1
+    (shown,) = output.ui["aa_points"]
+    assert [point[:2] for point in shown["points"]] == [pytest.approx(places[2], abs=1e-3)]
+    assert shown["lost"] == [pytest.approx(place, abs=1e-3) for place in places[:2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.2", "^placed_points: '0.2' are no places"),
+        ("0.2, 0.3; 0.4", "are no places"),
+        ("100, 60", "are no places. Write x, y of each as parts"),
+        ("x, y", "are no places"),
+        ("; ".join(["0.5, 0.5"] * 51), "51 are too many; place 50 at most"),
+    ],
+)
+def test_places_that_are_none_are_refused(pan, text, message):
+    with pytest.raises(ValueError, match=message):
+        TrackBackground.execute(pan[0], placed_points=text)
+
+
 def test_the_hosts_nodes_draw_and_join_the_tracks(pan, found):
     frames, tracks = pan[0], found.tracks.to_host()
     drawn = WanMoveVisualizeTracks.execute(frames, 24, 3, 1.0, 2, tracks)[0]
@@ -203,7 +250,7 @@ def test_the_report_tells_the_motion():
     path[:, 0, 2] += 2.5 * np.arange(FRAMES)
     output = TrackBackground.execute(film(WALL, path, SIZE))
     assert re.search(r"The background moves 2\.(4|5)\d px a frame; shift -2\.(4|5)\d, ", output[2])
-    assert output.ui.as_dict() == {"text": (output[2],)}
+    assert output.ui["text"] == (output[2],)
     assert "The camera stands" in TrackBackground.execute(clip("still")[0], mask=clip("still")[1])[2]
 
 

@@ -93,7 +93,7 @@ def test_page_says_when_to_take_something_else(schema):
 def test_page_gives_the_defaults(schema):
     told = dict(re.findall(r"^- `(\w+)`, default ([^:]+):", section(page(schema), "Inputs"), re.MULTILINE))
     defaults = {socket.id: getattr(socket, "default", None) for socket in schema.inputs}
-    assert told == {name: str(value) for name, value in defaults.items() if value is not None}
+    assert told == {name: str(value) for name, value in defaults.items() if value not in (None, "")}
 
 
 @each_node

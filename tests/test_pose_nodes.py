@@ -12,6 +12,7 @@ from animate_anywhere.nodes import detection, feedback
 from animate_anywhere.nodes import pose as nodes
 from animate_anywhere.vision.blazepose_heavy import HeavyLandmarkNetwork
 from animate_anywhere.vision.detectors import load_blazepose
+from animate_anywhere.vision.pose import FILLED
 from safetensors.torch import save_file
 
 
@@ -40,7 +41,7 @@ def test_pose_mask_and_report_of_a_video(clip):
     assert len(pose) == 6 and {(frame["canvas_width"], frame["canvas_height"]) for frame in pose} == {(350, 350)}
     assert mask.shape == (6, 350, 350) and (mask.amax(dim=(1, 2)) > 0.9).all()
     assert report == "6 frames of 350×350 px\nA person was seen in 6 of 6"
-    assert output.ui.as_dict() == {"text": (report,)}
+    assert output.ui["text"] == (report,)
 
 
 def test_gaps_are_filled_and_reported(clip):
@@ -49,6 +50,41 @@ def test_gaps_are_filled_and_reported(clip):
     assert all(frame["people"] for frame in pose)
     assert not mask[:2].any()
     assert "seen in 3 of 6" in report and "0-1, 4 (the first frame is 0)" in report
+
+
+def test_dropped_frames_get_a_pose_from_the_frames_around(clip):
+    def places(**rest):
+        pose, _, report = extract(clip, smoothing=0, **rest).result
+        return np.array([frame["people"][0]["pose_keypoints_2d"] for frame in pose]).reshape(6, 18, 3), report
+
+    found, _ = places()
+    kept, report = places(dropped_frames="2-3, 5")
+    seen = (found[..., 2] == 1).all(axis=0)
+    np.testing.assert_array_equal(kept[[0, 1, 4]], found[[0, 1, 4]])
+    np.testing.assert_allclose(kept[2, seen, :2], (2 * found[1] + found[4])[seen, :2] / 3)
+    np.testing.assert_allclose(kept[5, seen, :2], found[4, seen, :2])
+    assert (kept[[2, 3, 5]][:, seen, 2] == FILLED).all()
+    assert "seen in 6 of 6" in report and report.endswith("Dropped: 2-3, 5")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2-9", "^dropped_frames: 2-9 is not among the frames 0 to 5"),
+        ("4-2", "^dropped_frames: 4-2 is not among"),
+        ("all", "^dropped_frames: 'all' names no frames"),
+        ("0-5", "^dropped_frames: no frame that shows a person is left"),
+    ],
+)
+def test_frames_that_cannot_be_dropped_are_refused(clip, text, message):
+    with pytest.raises(ValueError, match=message):
+        extract(clip, dropped_frames=text)
+
+
+def test_frames_are_read_as_they_are_written():
+    frames = np.isin(np.arange(20), [0, 1, 2, 5, 19])
+    np.testing.assert_array_equal(feedback.frames_of(feedback.ranges(frames), 20, "x"), frames)
+    assert not feedback.frames_of(" ", 3, "x").any()
 
 
 def test_a_lapse_in_the_mask_is_closed_by_what_the_frames_around_agree_on(clip):
@@ -67,7 +103,7 @@ def test_two_people_have_a_skeleton_each_in_the_order_asked_for(clip):
 
 
 def test_prompts_from_before_several_people_still_run():
-    added = {"people", "lead", "lead_x", "lead_y"}
+    added = {"people", "lead", "lead_x", "lead_y", "dropped_frames"}
     assert {input.id for input in nodes.ExtractPose.define_schema().inputs if input.optional} == added
 
 

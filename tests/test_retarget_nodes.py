@@ -27,7 +27,7 @@ def test_pose_and_report_of_a_match():
     assert len(pose) == 3 and (pose[0]["canvas_width"], pose[0]["canvas_height"]) == (320, 240)
     assert report.startswith("0.50 times as large as in driving (torso 0.50, head 0.50,")
     assert "confidence 1.00 of 1" in report and "DOES NOT MATCH" not in report
-    assert output.ui.as_dict() == {"text": (report,)}
+    assert output.ui["text"] == (report,)
 
 
 def test_what_does_not_match_comes_first_in_the_report():
@@ -46,6 +46,21 @@ def test_leaving_the_picture_is_told_with_the_way_out():
 def test_off_hands_the_pose_through():
     pose = pose_of()
     assert nodes.RetargetPose.execute(pose, pose_of(1, tall=100.0), "off", legs=2.0)[0] is pose
+
+
+@pytest.mark.parametrize("mode", ["proportions", "off"])
+def test_a_dropped_frame_of_the_driving_pose_changes_nothing(mode):
+    def places(driving, **rest):
+        pose = nodes.RetargetPose.execute(driving, pose_of(1), mode, **rest)[0]
+        return np.array([frame["people"][0]["pose_keypoints_2d"] for frame in pose]).reshape(3, 18, 3)[..., :2]
+
+    wrong = pose_of()
+    arm = wrong[1]["people"][0]["pose_keypoints_2d"]
+    arm[3 * 4 : 3 * 4 + 2] = [5.0, 5.0]
+    assert np.abs(places(wrong) - places(pose_of())).max() > 20
+    np.testing.assert_allclose(places(wrong, dropped_frames="1"), places(pose_of()), atol=1e-6)
+    with pytest.raises(ValueError, match="^dropped_frames: 3 is not among the frames 0 to 2"):
+        places(wrong, dropped_frames="3")
 
 
 @pytest.mark.parametrize("socket", ["driving", "reference"])

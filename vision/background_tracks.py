@@ -31,6 +31,7 @@ REACH = 12  # px from where the camera says: farther away is another thing
 CONTRAST = 40.0  # grey levels: every patch is brought to this spread, so that one bound fits bright and dim places
 UNLIKE = 22.0  # grey levels, mean difference at that spread: two unrelated patches differ by 45
 RETURN = 0.3  # px: forward and back again must end this near the start
+AROUND = (WINDOW // 2 | 1,) * 2  # px in which texture is measured
 TEXTURE = 3.0  # (grey levels / px)²: the weaker direction's gradient; camera noise of 2 levels alone makes about 1
 APART = 0.35  # of the distance at which evenly spread points would lie: nearer than this two points tell the same
 SEED_EVERY = 8  # frames between two searches for new points
@@ -47,12 +48,14 @@ Progress = Callable[[int], None]
 @dataclass(frozen=True, eq=False)
 class Tracked:
     """What track_background() found: the ``tracks``, the ``camera`` (certain where many points agree with it), frames
-    that follow a ``cuts``, and ``still``: the camera stands."""
+    that follow a ``cuts``, ``still``: the camera stands, and which of the placed points were ``lost``: hidden, too near
+    the edge, without texture, or not found again."""
 
     tracks: Tracks
     camera: CameraPath
     cuts: tuple[int, ...]
     still: bool
+    lost: tuple[int, ...] = ()
 
 
 def track_background(
@@ -62,10 +65,12 @@ def track_background(
     reseed: bool = True,
     grow: int = GROW,
     progress: Progress | None = None,
+    placed: np.ndarray | None = None,
 ) -> Tracked:
     """Follow ``points`` points at a time through ``frames`` [T, H, W, 3 or 4] in 0…1, outside ``mask`` [T, H, W] (or
     one for all) and ``grow`` px around it. With ``reseed`` others take the place of those that leave; without, only
     points of the first frame are followed. ``progress`` is called with the number of steps done, of 2 T.
+    ``placed`` [N, 2] px: where the points of the first frame are to be, and as many as there are to be at a time.
 
     A background without texture gives no points (N = 0). Raises ValueError where there is one frame only, the mask does
     not fit or covers everything, or the number of points is out of range.
@@ -77,7 +82,7 @@ def track_background(
     hidden = _Hidden(frames, mask, grow)
     report = progress or (lambda done: None)
     alignment = align(frames[..., :3], hidden, report)
-    followed = _Points(alignment, points, reseed)
+    followed = _Points(alignment, points, reseed, placed)
     for t, frame in enumerate(frames):
         followed.add(t, _grey(frame), hidden[t])
         report(len(frames) + t + 1)
@@ -112,7 +117,8 @@ def _grey(frame: Tensor) -> np.ndarray:
 @dataclass
 class _Point:
     """One point: where it was ``born``, its ``patch`` [PATCH, PATCH] uint8 from there, the ``gain`` that brought it to
-    CONTRAST; ``place`` [2] px in the frame last seen to, and where it was found, by frame."""
+    CONTRAST; ``place`` [2] px in the frame last seen to, and where it was found, by frame. ``number``: of a placed
+    one."""
 
     born: int
     home: np.ndarray
@@ -121,14 +127,16 @@ class _Point:
     place: np.ndarray
     found: dict[int, np.ndarray] = field(default_factory=dict)
     missed: int = 0
+    number: int | None = None
 
 
 class _Points:
     """The points of a video so far; ``here`` are those that are still looked for."""
 
-    def __init__(self, alignment: Alignment, number: int, reseed: bool) -> None:
+    def __init__(self, alignment: Alignment, number: int, reseed: bool, placed: np.ndarray | None = None) -> None:
         self.alignment = alignment
-        self.number = number
+        self.placed = None if placed is None else placed - 0.5  # from the picture's corner to pixel centres
+        self.number = number if placed is None else len(placed)
         self.reseed = reseed
         self.all: list[_Point] = []
         self.here: list[_Point] = []
@@ -144,7 +152,9 @@ class _Points:
             self._follow(t, grey, open_to_view)
         seen = sum(t in point.found for point in self.here)
         due = t - self.seeded >= SEED_EVERY or 2 * seen < self.number
-        if t == 0 or (self.reseed and seen < self.number and (cut or due)):
+        if t == 0 and self.placed is not None:
+            self._plant(grey, open_to_view)
+        elif t == 0 or (self.reseed and seen < self.number and (cut or due)):
             self._seed(t, grey, open_to_view)
             self.seeded = t
 
@@ -177,11 +187,20 @@ class _Points:
         seen = [point.place for point in self.here if t in point.found]
         nearest = APART * np.sqrt(np.count_nonzero(open_to_view) / self.number)
         for place in _spread(_corners(grey, open_to_view), seen, self.number, nearest):
-            patch = cv2.getRectSubPix(grey, (PATCH, PATCH), tuple(map(float, place)))
-            gain = CONTRAST / max(float(patch[MIDDLE].std()), 1e-3)
-            point = _Point(t, place, _levels(patch, gain), gain, place, {t: place})
-            self.here.append(point)
-            self.all.append(point)
+            self._begin(t, grey, place)
+
+    def _plant(self, grey: np.ndarray, open_to_view: np.ndarray) -> None:
+        """The placed points in the first frame, where there is something to know them by."""
+        good = _at(self.placed, open_to_view & (_texture(grey) >= TEXTURE))
+        for number in np.flatnonzero(good):
+            self._begin(0, grey, self.placed[number], int(number))
+
+    def _begin(self, t: int, grey: np.ndarray, place: np.ndarray, number: int | None = None) -> None:
+        patch = cv2.getRectSubPix(grey, (PATCH, PATCH), tuple(map(float, place)))
+        gain = CONTRAST / max(float(patch[MIDDLE].std()), 1e-3)
+        point = _Point(t, place, _levels(patch, gain), gain, place, {t: place}, number=number)
+        self.here.append(point)
+        self.all.append(point)
 
     def tracked(self) -> Tracked:
         height, width = self.alignment.size
@@ -198,7 +217,9 @@ class _Points:
             path = _calmed(path, visible, self._carried(points))
         tracks = Tracks(np.float32(path + 0.5), visible, width, height)
         camera = _camera(self.alignment, tracks)
-        return Tracked(tracks, camera, self.alignment.cuts, self.alignment.still)
+        wanted = range(0 if self.placed is None else len(self.placed))
+        lost = set(wanted) - {point.number for point in points}
+        return Tracked(tracks, camera, self.alignment.cuts, self.alignment.still, tuple(sorted(lost)))
 
     def _carried(self, points: list[_Point]) -> np.ndarray:
         """Where the camera alone carries ``points`` from where they were born: [T, N, 2], as far as their shots go."""
@@ -306,15 +327,19 @@ def _middles(count: int) -> np.ndarray:
 
 def _corners(grey: np.ndarray, open_to_view: np.ndarray) -> np.ndarray:
     """Places [N, 2] with texture in both directions where [H, W] ``open_to_view``, best first."""
-    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
-    dx, dy = (cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    size = (WINDOW // 2 | 1,) * 2
-    xx, yy, xy = (cv2.boxFilter(product, -1, size) for product in (dx * dx, dy * dy, dx * dy))
-    weaker = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
-    peak = open_to_view & (weaker >= TEXTURE) & (weaker >= cv2.dilate(weaker, np.ones(size, np.uint8)))
+    weaker = _texture(grey)
+    peak = open_to_view & (weaker >= TEXTURE) & (weaker >= cv2.dilate(weaker, np.ones(AROUND, np.uint8)))
     y, x = np.nonzero(peak)
     best = np.argsort(-weaker[y, x], kind="stable")
     return np.stack([x, y], axis=1)[best].astype(np.float64)
+
+
+def _texture(grey: np.ndarray) -> np.ndarray:
+    """How much there is to see around each pixel [H, W] in the direction in which there is less, as TEXTURE counts."""
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    dx, dy = (cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    xx, yy, xy = (cv2.boxFilter(product, -1, AROUND) for product in (dx * dx, dy * dy, dx * dy))
+    return (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
 
 
 def _spread(candidates: np.ndarray, seen: list[np.ndarray], number: int, nearest: float) -> list[np.ndarray]:

@@ -135,6 +135,17 @@ def fill_gaps(track: PoseTrack, longest: int = LONGEST_GAP) -> tuple[PoseTrack, 
     return filled, (filled.seen.any(axis=2) & ~present).any(axis=1)
 
 
+def drop(track: PoseTrack, frames: np.ndarray) -> PoseTrack:
+    """``track`` as if nobody had been seen in ``frames`` [T] bool, and these filled from the frames around, as
+    fill_gaps() does it. Other frames stay as they are."""
+    left = replace(track, **{field: _where(frames, 0, array) for field, array in track.arrays.items()})
+    return replace(left, keypoints=_where(frames, fill_gaps(left)[0].keypoints, track.keypoints))
+
+
+def _where(frames: np.ndarray, there: np.ndarray | int, elsewhere: np.ndarray) -> np.ndarray:
+    return np.where(frames.reshape(-1, *(1,) * (elsewhere.ndim - 1)), there, elsewhere)
+
+
 def _fill_joint(points: np.ndarray, seen: np.ndarray, present: np.ndarray, longest: int, leads: bool) -> None:
     """Interpolate one joint's ``points`` [T, 3] in place between the frames where it is ``seen`` [T]."""
     for before, after in pairwise(np.flatnonzero(seen)):
