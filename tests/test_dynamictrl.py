@@ -332,7 +332,7 @@ def test_48_heads_get_the_scale_of_the_5b_model(tmp_path, vae, monkeypatch):
 
 def test_sample_shot_does_it_all(model, vae, shot):
     positive, negative = prompts()
-    images, report = samples.SampleShot.execute(model, vae, shot, positive, negative, 7, 2, 3.0).result
+    images, report, *_ = samples.SampleShot.execute(model, vae, shot, positive, negative, 7, 2, 3.0).result
     samples_of_parts = guided(model, *encoded(shot, vae, model), 2)
     expected = latents.decode_latents(vae, model.model.process_latent_out(samples_of_parts))
     assert images.shape == (FRAMES, HEIGHT, WIDTH, 3) and report.startswith("13 frames of 48×32 px, seed 7")
