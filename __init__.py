@@ -10,8 +10,10 @@ from .nodes import (
     dynamictrl,
     mask,
     motion,
+    plan,
     pose,
     pose_file,
+    render,
     retarget,
     sample,
     shot,
@@ -29,7 +31,17 @@ class AnimateAnywhere(ComfyExtension):
     async def get_node_list(self) -> list:
         prepare = [*pose.NODES, *pose_file.NODES, *retarget.NODES, *drawing.NODES, *mask.NODES]
         places = [*background.NODES, *tracks.NODES, *motion.NODES, *backdrop.NODES]
-        return [*prepare, *places, *adapter.NODES, *dynamictrl.NODES, *shot.NODES, *sample.NODES, *stitch.NODES]
+        return [
+            *prepare,
+            *places,
+            *adapter.NODES,
+            *dynamictrl.NODES,
+            *shot.NODES,
+            *plan.NODES,
+            *sample.NODES,
+            *render.NODES,
+            *stitch.NODES,
+        ]
 
 
 async def comfy_entrypoint() -> AnimateAnywhere:

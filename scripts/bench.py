@@ -8,8 +8,10 @@ Timings say something on an idle machine only, so they are no tests.
 import argparse
 import os
 import platform
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import date
 from pathlib import Path
@@ -19,6 +21,7 @@ import pack
 SIZE, FRAMES, STEPS = 256, 45, 6
 PREPARE_FRAMES = 100
 TRACK_FRAMES = 120
+SHORT_FILM, LONG_FILM, RENDER_SIZE = 100, 1000, 64
 
 
 def best(repeats: int, *runs) -> list[float]:
@@ -194,6 +197,41 @@ def bench_tracks() -> None:
     report("memory beyond inputs and outputs", f"{(most - before) / 1e6:.0f} MB", "below 500")
 
 
+def bench_render() -> None:
+    """Peak memory and time of Render Shot for a short film and for one ten times as long. The pose is one frame, held:
+    the pictures that an artist gives lie in memory before the node runs, and are no matter of it. Time is that of the
+    process, so that other work on the machine counts less."""
+    pack.load()
+    import comfy.sd
+    import comfy.utils
+    import folder_paths
+    import torch
+    from animate_anywhere.models import attach, checkpoint, clips
+    from animate_anywhere.nodes import adapter as nodes
+    from animate_anywhere.nodes import render
+    from animate_anywhere.nodes import shot as shots
+
+    nodes.register_folders()
+    model = comfy.sd.load_diffusion_model(folder_paths.get_full_path("diffusion_models", "aa_tiny_base.safetensors"))
+    adapter = checkpoint.load(folder_paths.get_full_path(nodes.FOLDER, "aa_tiny_adapter.safetensors"))
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(folder_paths.get_full_path("vae", "aa_tiny_vae.safetensors")))
+    model = attach.attach(model, adapter)
+    text, picture = shots.no_prompt(model), torch.rand(1, RENDER_SIZE, RENDER_SIZE, 3)
+    peaks, times = [], []
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        folder_paths.set_output_directory(folder)
+        for frames in (SHORT_FILM // 2, SHORT_FILM, LONG_FILM):  # the first one warms up
+            shot = clips.make_shot(picture.expand(frames, -1, -1, -1), picture)
+            start = time.process_time()
+            render.RenderShot.execute(model, vae, shot, text, text, 0, 1, 1, window=29, filename=str(frames))
+            times.append(time.process_time() - start)
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            report(f"rendering {frames} frames", f"{times[-1]:.1f} s", f"peak {peaks[-1] / 1e3:.0f} MB")
+    longer = LONG_FILM / SHORT_FILM
+    report(f"peak memory, {LONG_FILM} frames against {SHORT_FILM}", f"{peaks[2] / peaks[1]:.3f} x", "at most 1.1")
+    report("time a frame, likewise", f"{times[2] / times[1] / longer:.2f} x", "0.9 to 1.1")
+
+
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -217,6 +255,7 @@ PARTS = {
     "operations": bench_operations,
     "prepare": bench_prepare,
     "tracks": bench_tracks,
+    "render": bench_render,
     "start": bench_start,
     "demo": bench_demo,
 }

@@ -21,7 +21,8 @@ ALLOWED = {
     "models": {"torch", "einops", "safetensors", "comfy", "transformers", "spandrel", ".models"},
     # onnxruntime only inside a function, and only for ONNX files of artists who have it.
     "vision": {"torch", "numpy", "cv2", "safetensors", "onnxruntime", ".vision"},
-    "nodes": HOST_ONLY_IN_NODES | {"torch", "comfy", "numpy", ".nodes", ".models", ".vision"},
+    "nodes": HOST_ONLY_IN_NODES
+    | {"torch", "comfy", "numpy", "av", "filelock", "psutil", "safetensors", ".nodes", ".models", ".vision"},
     "training": {
         *("torch", "numpy", "cv2", "einops", "safetensors", "comfy", "accelerate", "diffusers", "av"),
         *(".training", ".models", ".vision"),

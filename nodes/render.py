@@ -1,0 +1,244 @@
+"""A shot of any length into a video file, window by window, so that nothing piles up and nothing is lost."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path, PureWindowsPath
+
+import av
+import comfy.model_management
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+
+from ..models import clips, dit, fingerprint
+from ..models.windows import LAST_FRAME, Plan
+from . import film, sockets
+from . import shot as shots
+from .long_shot import LongShot
+from .sampling import SAME, Sampling, long_shot_inputs, plan_windows, report_outputs, sampling_inputs
+from .shot_report import ShotReport
+from .unfinished import State, Unfinished
+
+FILENAME = "animate_anywhere/shot"
+FPS = 16.0  # of CogVideoX 1.5
+CRF = 18.0
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "fps",
+            default=FPS,
+            min=0.01,
+            max=1000.0,
+            step=0.01,
+            tooltip="Frames a second: those of the driving video, from Get Video Components.",
+        ),
+        io.String.Input(
+            "filename",
+            default=FILENAME,
+            tooltip="Where in the output folder, and the film's name. Queued again with the same name and inputs, an "
+            "interrupted film goes on; with other inputs, the older film gets a number.",
+        ),
+        io.Combo.Input(
+            "format",
+            options=list(film.FORMATS),
+            tooltip="h264 mp4 plays anywhere. ffv1 mkv is without loss, for editing, and large.",
+        ),
+        io.Float.Input(
+            "crf",
+            default=CRF,
+            min=0.0,
+            max=51.0,
+            step=1.0,
+            tooltip="Quality of h264: 18 looks like the original, 23 is half the size, 0 the best. ffv1 has none.",
+        ),
+        io.Audio.Input(
+            "audio", optional=True, tooltip="The film's sound, cut to its length. Load Audio, or Get Video Components."
+        ),
+    ]
+
+
+class RenderShot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=f"{sockets.PREFIX}RenderShot",
+            display_name="Render Shot",
+            category=sockets.SAMPLING,
+            description="Animates a shot of any length into a video file: like Sample Shot, but each window is written "
+            "as soon as it is done. Memory does not grow with the length, and an interrupted film goes on when it is "
+            "queued again.",
+            inputs=[*sampling_inputs(io.ControlAfterGenerate.fixed), *long_shot_inputs(), *_inputs()],
+            outputs=[
+                io.Video.Output("video", tooltip="The film, as it lies in the output folder."),
+                io.String.Output("report", tooltip="What was made, with which settings, in what time."),
+                *report_outputs(),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+            search_aliases=["save video", "long video", "export video", "resume", "generate video"],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, vae, shot, positive, negative, seed, steps=25, cfg=2.5, method="cogvideox_dpm",
+        image_latent_scale=shots.TRAINED, fps=FPS, filename=FILENAME, format=film.H264, crf=CRF, window=0,
+        handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME, drift_control=1.0, audio=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        dit.check_base(model)
+        place = _place(filename, format)
+        how = film.Encoding(film.FORMATS[format], film.rate(fps), crf)
+        if audio is not None:
+            film.waveform(audio)
+        plan = plan_windows(model, shot, window, handover, overlap, blend, cfg)
+        prepare = partial(
+            Sampling, model, vae, shot, positive, negative, seed, steps, cfg, method, image_latent_scale, seeds
+        )
+        sampling = prepare(len(plan.windows))
+        settings = {
+            "seed": seed, "steps": steps, "cfg": cfg, "method": method, "image_latent_scale": image_latent_scale,
+            "window": window, "handover": handover, "overlap": overlap, "blend": blend, "seeds": seeds,
+            "drift_control": drift_control, "fps": fps, "format": format, "crf": crf,
+        }  # fmt: skip
+        with place.held():
+            inputs = {name: str(value) for name, value in settings.items()}
+            inputs |= _fingerprints(model, vae, shot, positive, negative, audio)
+            before = place.plan_before(inputs)
+            if before is not None and before != plan:  # the memory that is free chose other windows then
+                plan, sampling = before, prepare(len(before.windows))
+            state, note = place.find(inputs, plan)
+            report = ShotReport(shot, plan, str(sampling), getattr(cls.hidden, "unique_id", None))
+            for row in state.rows:
+                report.add_row(row)
+            timing = ""
+            if not state.is_whole:
+                begun, before = time.perf_counter(), len(state.rows)
+                work = _Render(place, state, plan, how, audio, _metadata(cls.hidden))
+                work.run(LongShot(shot, plan, vae, sampling, drift_control), report)
+                timing = sampling.times(len(plan.windows) - before, time.perf_counter() - begun)
+        text = "\n".join(filter(None, [f"{place.film.name}, {how}. {note}".rstrip(), report.text(timing)]))
+        saved = ui.SavedResult(place.film.name, _subfolder(place.folder), io.FolderType.output)
+        shown = ui.PreviewVideo([saved]).as_dict() | ui.PreviewText(text).as_dict()
+        shown["aa_timeline"] = [report.timeline()]
+        video = InputImpl.VideoFromFile(str(place.film))
+        return io.NodeOutput(video, text, report.json(), report.plot(), ui=shown)
+
+    @classmethod
+    def fingerprint_inputs(cls, filename=FILENAME, format=film.H264, **_) -> object:
+        """A film that is not there, or not whole, is rendered: NaN is never equal to what it was before."""
+        try:
+            place = _place(filename, format)
+        except ValueError:
+            return math.nan
+        return place.film.stat().st_mtime_ns if place.is_whole() else math.nan
+
+    @classmethod
+    def validate_inputs(cls, filename=FILENAME) -> bool | str:
+        try:
+            _place(filename, film.H264)
+        except ValueError as error:
+            return str(error)
+        return True
+
+
+def _place(filename: object, format: str) -> Unfinished:
+    """Where a film called ``filename`` lies, inside the output folder. ValueError where it would not."""
+    asked = PureWindowsPath(str(filename).strip())  # takes both kinds of slashes
+    kind = film.FORMATS[format]
+    name = asked.name.removesuffix(kind.ending).rstrip(". ")
+    if asked.anchor or ".." in asked.parts or not name:
+        raise ValueError(
+            f"filename: {filename!r} is no name inside the output folder. Give a name such as {FILENAME}, with folders "
+            "before it or without."
+        )
+    return Unfinished(Path(folder_paths.get_output_directory(), *asked.parent.parts), name, kind)
+
+
+def _subfolder(folder: Path) -> str:
+    inside = folder.relative_to(folder_paths.get_output_directory()).as_posix()
+    return "" if inside == "." else inside
+
+
+def _fingerprints(model, vae, shot: clips.Shot, positive, negative, audio) -> dict[str, str]:
+    """Name -> hash of everything beside plain settings that the frames come from."""
+    check = comfy.model_management.throw_exception_if_processing_interrupted
+    found = {f"shot's {name}": fingerprint.of(value, check) for name, value in vars(shot).items()}
+    return found | {
+        "model": fingerprint.of_model(model, check),
+        "vae": fingerprint.of_model(vae.patcher, check),
+        "positive": fingerprint.of(positive, check),
+        "negative": fingerprint.of(negative, check),
+        "audio": fingerprint.of(audio, check),
+        "PyAV": av.__version__,  # parts of two encoders cannot be joined
+    }
+
+
+def _metadata(hidden) -> dict:
+    """What ComfyUI's own Save Video writes into a file: the workflow, so that dropping the file opens it."""
+    if args.disable_metadata or hidden is None:
+        return {}
+    prompt = {} if hidden.prompt is None else {"prompt": hidden.prompt}
+    return (hidden.extra_pnginfo or {}) | prompt
+
+
+class _Render:
+    """Makes what is missing of a film."""
+
+    def __init__(self, place: Unfinished, state: State, plan: Plan, how: film.Encoding, audio, metadata: dict) -> None:
+        self.place, self.state, self.plan, self.how = place, state, plan, how
+        self.audio, self.metadata = audio, metadata
+
+    def run(self, long_shot: LongShot, report: ShotReport) -> None:
+        """Whatever stops it, a film of the windows done is left."""
+        place, state = self.place, self.state
+        first = len(state.rows)
+        done = sum(len(self.plan.finished(window)) for window in self.plan.windows[:first])
+        pixels = long_shot.shot.width * long_shot.shot.height
+        place.check_space(state, self.plan.total, done, pixels, self.how.bytes_a_pixel)
+        check = comfy.model_management.throw_exception_if_processing_interrupted
+        with self._film(index_first=False) as growing:  # Cancel closes it, and is not to wait for a second pass
+            try:
+                self._join(growing, first)
+                for made in long_shot.windows(place.handover(state), first):
+                    report.add(made)
+                    part = place.part(made.window.index)
+                    with self._writing():
+                        film.write(part, made.frames, self.how, check)
+                        growing.append(part)
+                        place.save(state, report.rows[-1], made.handover)
+            except BaseException:
+                with suppress(OSError):  # no room for it; its parts are there
+                    if growing.frames:
+                        place.left(state, growing.close())
+                raise
+        with self._film(index_first=True) as whole:
+            self._join(whole, len(self.plan.windows))
+            with self._writing():
+                place.finished(state, whole.close())
+
+    def _film(self, index_first: bool) -> film.Film:
+        with self._writing():
+            return film.Film(self.place.film, self.how, self.audio, self.metadata, index_first)
+
+    def _join(self, whole: film.Film, parts: int) -> None:
+        with self._writing():
+            for window in range(parts):
+                whole.append(self.place.part(window))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RuntimeError(
+                f"filename: {self.place.film.name} cannot be written on: {error.strerror}. "
+                f"{len(self.state.rows)} of {len(self.plan.windows)} windows are kept. Make room, queue it again, and "
+                "it goes on from there."
+            ) from error
+
+
+NODES = [RenderShot]
