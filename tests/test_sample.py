@@ -1,16 +1,20 @@
 """From a shot to frames, in the host's own way, and the refusals before it."""
 
+import json
 from dataclasses import replace
 
 import comfy.model_management
+import comfy.sample
 import comfy.utils
 import pytest
 import torch
 import toys
 from animate_anywhere.models import attach, checkpoint, clips, latents
 from animate_anywhere.models.reference import Reference
+from animate_anywhere.models.windows import HANDOVERS, NONE, OVERLAP
 from animate_anywhere.nodes import sample as nodes
 from animate_anywhere.nodes import shot as shots
+from animate_anywhere.nodes.sampling import ONE_EACH, SAME
 from comfy_extras import nodes_custom_sampler as stock
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -125,6 +129,78 @@ def test_cancel_during_encoding_stops_before_sampling(model, vae, shot, monkeypa
     monkeypatch.setattr(comfy.sample, "sample_custom", lambda *_, **__: pytest.fail("sampled"))
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         sample(model, vae, shot)
+
+
+# --- windows
+
+
+def long(shot, frames=21):
+    """What of ``shot`` is one picture, with so many poses."""
+    generator = torch.Generator().manual_seed(3)
+    return clips.make_shot(torch.rand(frames, HEIGHT, WIDTH, 3, generator=generator), shot.background, shot.reference)
+
+
+@pytest.mark.parametrize("drift_control", [0.0, 1.0])
+def test_what_an_overlap_keeps_stays_in_every_step(model, vae, shot, monkeypatch, drift_control):
+    """Of the second window: what is handed over comes out as it is, and the model sees it at each step's noise."""
+    shown, kept, sampled = [], [], []
+    real = comfy.sample.sample_custom
+
+    def watch(*given, noise_mask=None, callback=None, **more):
+        def show(step, x0, x, total):
+            shown.append((len(sampled), x0))
+            callback(step, x0, x, total)
+
+        kept.append(None if noise_mask is None else given[7][:, :, noise_mask[0, 0, :, 0, 0] == 0].clone())
+        sampled.append(real(*given, noise_mask=noise_mask, callback=show, **more))
+        return sampled[-1]
+
+    monkeypatch.setattr(comfy.sample, "sample_custom", watch)
+    sample(model, vae, long(shot), steps=3, window=13, handover=OVERLAP, overlap=5, drift_control=drift_control)
+    assert kept[0] is None and kept[1].shape[2] == 2
+    assert (sampled[1][:, :, :2] - kept[1]).abs().max() < 1e-5
+    process = model.model.process_latent_in
+    steps = [x0 for window, x0 in shown if window == 1]
+    assert len(steps) == 3
+    assert all((x0[:, :, :2] - process(kept[1])).abs().max() < 1e-5 for x0 in steps)
+    assert all((x0[:, :, 2:] - process(sampled[1][:, :, 2:])).abs().max() > 0.01 for x0 in steps[:-1])
+    if not drift_control:  # nothing went through the VAE again but the first frame
+        assert torch.equal(kept[1][:, :, 1:], sampled[0][:, :, -1:])
+
+
+@pytest.mark.parametrize("seeds", [SAME, ONE_EACH])
+@pytest.mark.parametrize("handover", HANDOVERS)
+def test_every_way_to_hand_over_makes_exactly_the_frames_and_twice_the_same(model, vae, shot, handover, seeds):
+    first, again = (
+        sample(model, vae, long(shot, 18), steps=1, window=13, handover=handover, overlap=5, seeds=seeds).result
+        for _ in range(2)
+    )
+    assert first[0].shape == (18, HEIGHT, WIDTH, 3) and first[0].isfinite().all()
+    assert torch.equal(first[0], again[0])
+    assert [row["length"] for row in json.loads(first[2])["windows"]] == [13, 5 if handover == NONE else 13]
+
+
+def test_one_seed_for_each_window_changes_the_windows_behind_the_first(model, vae, shot):
+    same, other = (
+        sample(model, vae, long(shot), steps=1, window=13, seeds=seeds, drift_control=0).result[0]
+        for seeds in (SAME, ONE_EACH)
+    )
+    assert torch.equal(same[:13], other[:13]) and not torch.equal(same[13:], other[13:])
+
+
+def test_cancel_in_the_second_window_stops_within_the_step(model, vae, shot, monkeypatch):
+    shown = []
+
+    def cancel(done, total, *_, **__):
+        shown.append((done, total))
+        if done == 4:
+            comfy.model_management.interrupt_current_processing()
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(model, vae, long(shot), steps=3, window=13)
+    assert shown == [(1, 6), (2, 6), (3, 6), (4, 6)]
 
 
 # --- refusals
