@@ -25,9 +25,7 @@ def _told(done: bodies.Retargeted, size: str) -> list[str]:
             warnings.append(f"{name}joints leave the picture in {one.left:.0%} of the frames{advice}")
         limbs = ", ".join(f"{limb} {ratio:.2f}" for limb, ratio in one.ratios.items())
         lines.append(f"{name}{one.scale:.2f} times as large as in driving ({limbs})")
-        lines.append(
-            f"{name}confidence {found.confidence:.2f} of 1: limbs about {found.error:.0%} too long or too short"
-        )
+        lines.append(f"{name}confidence {found.confidence:.2f} of 1")
         if found.confidence < UNSURE:
             warnings.append(f"{name}the reference tells little about this body in this movement; look at the result")
     if done.along:
