@@ -1,19 +1,19 @@
 """From a window of a shot to latents, through the host's own sampling; and the inputs of the nodes that do it."""
 
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property, partial
 
 import comfy.model_management
 import comfy.sample
 import comfy.utils
-import latent_preview
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..models import clips, dit, latents, sampler, windows
 from ..models.windows import HANDOVERS, LAST_FRAME, Window
-from . import cost, sockets
+from . import cost, preview, sockets
 from . import shot as shots
 
 SAME, ONE_EACH = "same", "one a window"
@@ -80,7 +80,7 @@ class Sampling:
         self.image_latent_scale = image_latent_scale
         self.steps = len(self.sigmas) - 1
         self.total = self.steps * windows
-        self.show = latent_preview.prepare_callback(model, self.total)
+        self.pictures = shot.background[:1]  # for previews: what the video is going to look like, roughly
         self.encoding = self.sampling = 0.0  # seconds so far
 
     def __str__(self) -> str:
@@ -119,6 +119,11 @@ class Sampling:
         self.encoding += clock[1] - clock[0]
         self.sampling += clock[2] - clock[1]
         return samples
+
+    @cached_property
+    def show(self) -> Callable[[int, Tensor, Tensor, int], None]:
+        """Progress and previews; not before there is something to show."""
+        return preview.sampling_callback(self.model, self.vae, self.pictures, self.total)
 
     def _show(self, before: int, step: int, x0: Tensor, x: Tensor, _: int) -> None:
         self.show(before + step, x0, x, self.total)
