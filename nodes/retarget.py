@@ -9,7 +9,7 @@ from . import preview, sockets
 from .feedback import frames_of, ranges
 from .pose import check_something_is_kept, dropped_frames_input, lead_of
 
-UNSURE = 0.5  # a confidence below is told as a warning
+UNSURE = 0.55  # a confidence below is told as a warning
 MANY = 0.1  # so is a part of the frames in which something leaves the picture
 
 
@@ -25,7 +25,9 @@ def _told(done: bodies.Retargeted, size: str) -> list[str]:
             warnings.append(f"{name}joints leave the picture in {one.left:.0%} of the frames{advice}")
         limbs = ", ".join(f"{limb} {ratio:.2f}" for limb, ratio in one.ratios.items())
         lines.append(f"{name}{one.scale:.2f} times as large as in driving ({limbs})")
-        lines.append(f"{name}confidence {found.confidence:.2f} of 1")
+        lines.append(
+            f"{name}confidence {found.confidence:.2f} of 1: limbs about {found.error:.0%} too long or too short"
+        )
         if found.confidence < UNSURE:
             warnings.append(f"{name}the reference tells little about this body in this movement; look at the result")
     if done.along:
