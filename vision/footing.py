@@ -20,7 +20,7 @@ from .pose import SEEN, PoseTrack
 ANKLES, NECK, HIPS, TRUNK = [10, 13], 1, [8, 11], [1, 2, 5, 8, 11]
 # What a camera does, by the speed of the feet: pans most, tilts, scales and rolls less (deviations of a step), and how
 # much of a step lives on in the next.
-HABIT = np.array([1.0, 0.2, 0.7, 0.1])
+HABIT = np.array([1.0, 0.4, 0.5, 0.1])
 STEADY = 0.97
 SLOWEST = 0.002  # heights a frame: the speed of feet is taken for this at least
 TREMBLE = 0.008  # of the body's size: how well a planted ankle's movement is known; it also rolls over the foot
