@@ -52,6 +52,12 @@ def complete(run: Path) -> list[Path]:
     return sorted(state.parent for state in run.glob(f"{folder_of(0)[:-8]}*/{STATE}") if state.parent.suffix != ".part")
 
 
+def is_finished(run: Path, configuration: Configuration) -> bool:
+    """Whether there is a checkpoint of the last step of ``configuration``."""
+    there = complete(run)
+    return bool(there) and there[-1].name == folder_of(configuration.run.steps)
+
+
 def save(run: Path, step: int, family: Family, optimiser: Optimiser, configuration: Configuration, team: Team) -> Path:
     """Write the checkpoint of ``step``, and then let go of all but the newest ``run.keep``.
 
@@ -101,9 +107,8 @@ def _finish(partial: Path, target: Path, step: int, family: Family, configuratio
     state["dataset"] = dataset.mark(configuration.data)
     state["configuration"] = configuration.fixed()
     (partial / STATE).write_text(json.dumps(state, indent=1))
-    for (
-        path
-    ) in partial.iterdir():  # on the disk before it has its name: a crash of the machine must not leave half of it
+    # On the disk before it has its name: a crash of the machine must not leave half of it.
+    for path in partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
     shutil.rmtree(target, ignore_errors=True)

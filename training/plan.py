@@ -82,8 +82,7 @@ def tokens_of(configuration: Configuration) -> tuple[int, int]:
     """Tokens of the largest clip, and of text."""
     data = configuration.data
     area = max(width * height for width, height in data.sizes) // SIZE_STEP**2
-    text = dit.TEXT_TOKENS if configuration.model.text_width == dit.TEXT_WIDTH else dit.TOY_TEXT_TOKENS
-    return token_frames_of(configuration) * area, text
+    return token_frames_of(configuration) * area, dit.text_tokens(configuration.model.text_width)
 
 
 def token_frames_of(configuration: Configuration) -> int:

@@ -132,9 +132,10 @@ def make(table: str, plan: Plan, stops: Stops) -> dict[str, list[list[dict]]] | 
 def train(plan: Plan, run: str, seed: int, stops: Stops) -> bool:
     """Whether the run reached its end; one that has is left alone."""
     configuration = plan.configured(run, seed)
-    there = checkpoint.complete(plan.folder(run, seed) / STAGE)
-    if there and there[-1].name == checkpoint.folder_of(configuration.run.steps):
+    folder = plan.folder(run, seed) / STAGE
+    if checkpoint.is_finished(folder, configuration):
         return True
+    there = checkpoint.complete(folder)
     log.info("Training %s with seed %d.", run, seed)
     start = None if there else plan.start
     accelerator = Accelerator(cpu=plan.device == "cpu")

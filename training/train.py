@@ -314,11 +314,10 @@ def train_all(
     the one that was left off goes on."""
     for configuration in stages:
         folder = runs / name / configuration.stage
-        there = checkpoint.complete(folder)
-        if resume and len(stages) > 1 and there and there[-1].name == checkpoint.folder_of(configuration.run.steps):
+        if resume and len(stages) > 1 and checkpoint.is_finished(folder, configuration):
             log.info("Stage %s is finished.", configuration.stage)
             continue
-        again = resume and (bool(there) or len(stages) == 1)
+        again = resume and (bool(checkpoint.complete(folder)) or len(stages) == 1)
         trainer = Trainer(configuration, runs, name, again, start, accelerator)
         start = None
         if not trainer.run(stops):
