@@ -55,7 +55,7 @@ def test_a_larger_canvas_moves_by_more_pixels():
 
 
 def test_walks_before_panning_following_and_swaying_cameras_move_the_background_the_right_way():
-    """On 42 others, with less tilt: 0.81 within 45°, all within 90°. A camera round a person moves what no foot shows."""
+    """On 42 others, with less tilt: 0.81 within 45°, all within 90°. One round a person moves more than feet show."""
     right = cosines(moving_walks(10, ("pan", "follow", "sway")), lambda pose: footing.camera_path(pose).steps)
     assert np.mean(right > 0) >= 0.9
     assert np.mean(right > metrics.RIGHT) >= 0.6
