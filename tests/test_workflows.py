@@ -12,6 +12,7 @@ FILES = sorted(workflows.FOLDER.glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
 # The upload button of a file input, and what becomes of a seed after a run, have values of their own in the saved list.
 BESIDE = ("image", "fixed", "increment", "decrement", "randomize")
+ENDS = ("Save", "Preview", "AA_Render")  # nodes that the host runs a prompt for
 # A node without a preview is about as high as its title, slots and widgets; what touches overlaps on the page.
 GAP = 10
 
@@ -121,7 +122,7 @@ def test_the_host_finds_nothing_wrong_once_the_models_are_there(prompt, known, d
     monkeypatch.setattr(nodes, "NODE_CLASS_MAPPINGS", known)
     valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt("check", prompt, None))
     assert valid and not node_errors, error
-    assert set(outputs) == {number for number, node in prompt.items() if node["class_type"].startswith("Save")}
+    assert set(outputs) == {number for number, node in prompt.items() if node["class_type"].startswith(ENDS)}
 
 
 def test_every_value_is_that_of_an_input(prompt, infos):
