@@ -37,6 +37,7 @@ def started(connection):
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         context = chromium.new_context(viewport=SIZE)
         context.set_default_timeout(WAIT_S * 1000)
+        context.add_init_script("localStorage.clear(); sessionStorage.clear()")  # or it opens what was open before
         yield lambda: Page(context, connection.url)
         chromium.close()
 
@@ -64,7 +65,7 @@ class Page:
     def open_empty(self) -> None:
         """A graph without nodes."""
         self.tab.goto(self.url)
-        self.tab.wait_for_function("document.title.endsWith(' - ComfyUI')")  # some workflow is there, an earlier one
+        self.tab.wait_for_function("document.title.endsWith(' - ComfyUI')")  # one of the host's is there
         self.js("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
         self.tab.wait_for_function("!app.rootGraph.nodes.length")
 
@@ -91,7 +92,7 @@ class Page:
         """A template of the pack, by the address that opens it; waits until its nodes are drawn."""
         self.tab.goto(f"{self.url}/?template={template}&source={hosts.LINK}")
         # Not before is there a graph to ask for.
-        self.tab.wait_for_function("name => document.title.includes(name)", arg=template)
+        self.tab.wait_for_function("name => document.title.replace('*', '') === `${name} - ComfyUI`", arg=template)
         self.tab.wait_for_function("app.rootGraph.nodes.length")
         self.settle()
 
@@ -130,12 +131,16 @@ class Page:
         """Press Run, and wait until all is done."""
         self.js(
             """() => {
-                window.ended = false
-                comfyAPI.api.api.addEventListener("execution_success", () => { window.ended = true }, { once: true })
+                window.ended = null
+                for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+                    comfyAPI.api.api.addEventListener(kind, ({ detail }) => {
+                        window.ended ??= detail.exception_message ?? kind
+                    }, { once: true })
             }"""
         )
         self.run()
         self.tab.wait_for_function("window.ended")
+        assert self.js("() => window.ended") == "execution_success"
         self.settle()
 
     def output(self, title):
