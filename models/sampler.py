@@ -91,7 +91,7 @@ class CogVideoXSampler(Sampler):
 
         Called by the host. Returns x0 + σ·ε at the last sigma.
         """
-        context_windows.check(extra_args["model_options"].get("context_handler"), noise.shape)
+        context_windows.check(extra_args.get("model_options", {}).get("context_handler"), noise.shape)
         latent_image = torch.zeros_like(noise) if latent_image is None else latent_image
         start, end = Level.of(float(sigmas[0])), Level.of(float(sigmas[-1]))
         model = _Denoiser(model_wrap, sigmas, extra_args, noise, latent_image, denoise_mask)
