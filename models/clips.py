@@ -41,6 +41,15 @@ class Shot:
         """Whether the background is a video."""
         return len(self.background) > 1
 
+    def conditions(self) -> dict:
+        """Which of its parts is there, and in which frames: first and one past the last."""
+        whole = [0, self.length]
+        return {
+            "pose": None if self.pose is None else whole,
+            "environment": whole if self.has_environment else None,
+            "reference": self.reference is not None,
+        }
+
     def window(self, start: int = 0, length: int = 0, hold: bool = False) -> "Shot":
         """The ``length`` frames from frame ``start`` on as a shot of its own; 0: all that follow.
 

@@ -94,6 +94,7 @@ class Sampling:
         positive, negative, latent = shots.encode(
             part, self.vae, *self.texts, _stop_if_cancelled, self.model, self.image_latent_scale
         )
+        show = partial(self._show, self.show, window.index * self.steps)
         clock.append(time.perf_counter())
         empty, mask = latent["samples"], None
         if kept is not None:
@@ -111,7 +112,7 @@ class Sampling:
             negative,
             empty,
             noise_mask=mask,
-            callback=partial(self._show, window.index * self.steps),
+            callback=show,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
@@ -122,11 +123,11 @@ class Sampling:
 
     @cached_property
     def show(self) -> Callable[[int, Tensor, Tensor, int], None]:
-        """Progress and previews; not before there is something to show."""
+        """Progress and previews. The latter take the VAE: to be asked for while it is at work anyway."""
         return preview.sampling_callback(self.model, self.vae, self.pictures, self.total)
 
-    def _show(self, before: int, step: int, x0: Tensor, x: Tensor, _: int) -> None:
-        self.show(before + step, x0, x, self.total)
+    def _show(self, show: Callable, before: int, step: int, x0: Tensor, x: Tensor, _: int) -> None:
+        show(before + step, x0, x, self.total)
 
     def times(self, windows: int, seconds: float) -> str:
         """What took how long; ``windows`` were made in ``seconds``."""

@@ -118,7 +118,8 @@ class Shot(io.ComfyNode):
             if agreement < drawn_pose.ALIKE:
                 shot = replace(shot, start=None)
         report = _report(shot, background, mask, agreement)
-        return io.NodeOutput(shot, report, ui=ui.PreviewText(report))
+        timeline = {"total": shot.length, "windows": [], "conditions": shot.conditions()}
+        return io.NodeOutput(shot, report, ui=ui.PreviewText(report).as_dict() | {"aa_timeline": [timeline]})
 
 
 TRAINED, UNSCALED = "0.7", "1.0"

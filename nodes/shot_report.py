@@ -36,7 +36,6 @@ class ShotReport:
 
     def timeline(self) -> dict:
         """Windows, hand-overs, conditions and figures so far, for the widget of the node."""
-        whole = [0, self.plan.total]
         windows = []
         for window in self.plan.windows:
             row = self.rows[window.index] if window.index < len(self.rows) else {}
@@ -50,7 +49,12 @@ class ShotReport:
                     **{key: row.get(key) for key in ("seam", "drift", "seconds")},
                 }
             )
-        return {"node": self.node_id, "total": self.plan.total, "windows": windows} | conditions(self.shot, whole)
+        return {
+            "node": self.node_id,
+            "total": self.plan.total,
+            "windows": windows,
+            "conditions": self.shot.conditions(),
+        }
 
     def text(self, timing: str = "") -> str:
         lines = [f"{self.plan.total} frames of {self.shot.width}×{self.shot.height} px, {self.settings}"]
@@ -75,16 +79,6 @@ class ShotReport:
         server = getattr(PromptServer, "instance", None)  # none in a script that runs nodes by itself
         if server is not None and self.node_id is not None:
             server.send_sync(EVENT, self.timeline(), server.client_id)
-
-
-def conditions(shot: Shot, whole: list[int]) -> dict:
-    """Which condition is there in which frames, as the timeline shows them."""
-    there = {
-        "pose": whole if shot.pose is not None else None,
-        "environment": whole if shot.has_environment else None,
-        "reference": shot.reference is not None,
-    }
-    return {"conditions": there}
 
 
 def _line(row: dict) -> str:

@@ -283,7 +283,9 @@ def test_shot_node_says_what_it_did():
         "Character: from the reference",
         "Mask: not used, the background is one picture",
     ]
-    assert out.ui.as_dict()["text"] == (report,)
+    assert out.ui["text"] == (report,)
+    conditions = {"pose": [0, 48], "environment": None, "reference": True}
+    assert out.ui["aa_timeline"] == [{"total": 48, "windows": [], "conditions": conditions}]
 
 
 @pytest.fixture(scope="module")
