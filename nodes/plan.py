@@ -85,13 +85,18 @@ class PlanShot(io.ComfyNode):
 
 def _report(plan: windows.Plan, figures: dict) -> str:
     seconds = figures["seconds"]
+    memory = "Memory: no more than ComfyUI held before; what fits is not known"
+    if figures["memory"] >= 1:
+        memory = (
+            f"About {figures['memory']:.0f} MB at the peak beside the model; {figures['free']:.0f} MB can be had\n"
+            f"The largest window that fits: {figures['largest']} frames"
+        )
     time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     return "\n".join(
         [
             str(plan),
             f"About {time} ({figures['seconds'] / plan.total:.2f} s a frame)",
-            f"About {figures['memory']:.0f} MB at the peak beside the model; {figures['free']:.0f} MB can be had",
-            f"The largest window that fits: {figures['largest']} frames",
+            memory,
             f"Measured {'just now' if figures['measured'] == 'now' else 'before on this machine'}",
         ]
     )

@@ -66,6 +66,13 @@ def test_another_size_or_guidance_is_another_measurement(made):
     assert costs.find(made[0], wider, 1.0) is None and costs.find(made[0], SHOT, 2.5) is None
 
 
+def test_memory_that_nothing_was_seen_of_is_not_called_zero(made):
+    """On the processor, a window may fit into what the process has freed and kept."""
+    costs._write({costs._key(made[0], SHOT, 1.0): {"step": [1, 0], "around": [0, 0], "memory": [0, 0]}})
+    report = PlanShot.execute(*made, SHOT, TEXT, TEXT, 4, 1.0).result[1]
+    assert "what fits is not known" in report and "0 MB" not in report
+
+
 def test_the_forecast_is_near_what_a_window_takes(made):
     """Within a factor of 3 on a machine that does other things, too; wrong units would be off by far more."""
     PlanShot.execute(*made, SHOT, TEXT, TEXT, 4, 1.0)
