@@ -75,7 +75,8 @@ def test_page_carries_the_name_and_a_graph(schema):
     assert text.startswith(f"# {schema.display_name}\n")
     assert re.search(rf"^```\n[^`]*{re.escape(schema.display_name)}[^`]*^```", text, re.MULTILINE)
     sockets = len(schema.inputs) + len(schema.outputs)
-    assert 20 <= len(text.splitlines()) <= max(50, 30 + 2 * sockets)  # a screen, or two lines a socket where it has many
+    # A screen, or two lines a socket where it has many.
+    assert 20 <= len(text.splitlines()) <= max(50, 30 + 2 * sockets)
 
 
 @each_node
