@@ -70,13 +70,15 @@ class PlanShot(io.ComfyNode):
             )
             cost = costs.measure(model, shot, cfg, sampling)
         plan = plan_windows(model, shot, window, handover, overlap, blend, cfg)
+        needed, free = cost.bytes(plan.windows[0].length), costs.free_bytes()
+        seen = needed >= 1e6  # less is lost in what the process holds anyway
         figures = {
             "frames": plan.total,
             "windows": [each.length for each in plan.windows],
             "seconds": sum(cost.seconds(each.length, steps) for each in plan.windows),
-            "memory": cost.bytes(plan.windows[0].length) / 1e6,
-            "free": costs.free_bytes() / 1e6,
-            "largest": cost.largest(costs.free_bytes()),
+            "memory": needed / 1e6 if seen else None,
+            "free": free / 1e6,
+            "largest": cost.largest(free) if seen else None,
             "measured": "now" if measured else "before",
         }
         report = _report(plan, figures)
@@ -86,7 +88,7 @@ class PlanShot(io.ComfyNode):
 def _report(plan: windows.Plan, figures: dict) -> str:
     seconds = figures["seconds"]
     memory = "Memory: no more than ComfyUI held before; what fits is not known"
-    if figures["memory"] >= 1:
+    if figures["memory"] is not None:
         memory = (
             f"About {figures['memory']:.0f} MB at the peak beside the model; {figures['free']:.0f} MB can be had\n"
             f"The largest window that fits: {figures['largest']} frames"
