@@ -50,18 +50,23 @@ class Killer(threading.Thread):
         super().__init__(daemon=True)
         self.out = out
         self.over = threading.Event()
-        self.seen = set()  # every process below this one
+        self.others = self.below()  # the ComfyUI of all tests has done something, too, and its parent is this process
+        self.seen = set()  # every process that was started since
         self.killed = False
 
     def run(self) -> None:
         victim = None
         while not self.over.wait(0.1):
-            below = psutil.Process().children(recursive=True)
-            self.seen.update(below)
-            victim = victim or next((actor for process in below if (actor := self.worked(process))), None)
+            new = self.below() - self.others
+            self.seen.update(new)
+            victim = victim or next((actor for process in new if (actor := self.worked(process))), None)
             if victim and not self.killed and len(list(self.out.glob("job*/out_*.png"))) == len(JOBS) - 1:
                 victim.send_signal(signal.SIGKILL)
                 self.killed = True
+
+    @staticmethod
+    def below() -> set[psutil.Process]:
+        return set(psutil.Process().children(recursive=True))
 
     def worked(self, process: psutil.Process) -> psutil.Process | None:
         """The actor of the ComfyUI that is ``process``, stopped, if it has done something."""
