@@ -8,6 +8,7 @@ Nodes are named by their title or id. Several runs with other values make a batc
 
 import argparse
 import contextlib
+import http.client
 import json
 import sys
 import urllib.error
@@ -71,7 +72,7 @@ class Client:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise ClientError(refusal(error.read()) or f"{request.full_url}: {error}") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # the latter: it broke off in the middle
             raise Gone(f"no answer from {request.full_url} ({error})") from None
 
     def upload(self, path: Path, name: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import http.server
 import json
 import os
 import threading
@@ -253,3 +254,22 @@ def test_a_table_in_json(folder, known):
     (job,) = jobs.check(jobs.read_table(folder / "jobs.json"), WORKFLOW, known, folder)
     assert job.prompt["2"]["inputs"]["width"] == 24
     assert job.files == {("1", "image"): (folder / "dark.png").resolve()}
+
+
+def test_a_server_that_dies_in_the_middle_of_an_answer_is_gone():
+    class Dying(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "623")
+            self.end_headers()
+            self.wfile.write(b"cut o")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Dying) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        connection = object.__new__(client.Client)  # its socket needs a ComfyUI
+        connection.url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(client.Gone, match="no answer from .*/view"):
+            connection.get("view")
