@@ -248,11 +248,7 @@ def encode(shot: Shot, vae, progress: Progress | None = None) -> Encoded:
     one, where the shot has a ``start``. Raises ValueError when the VAE is not CogVideoX's kind or the length not 8k+5.
     """
     latents.check_vae(vae)
-    if latents.fitting_length(shot.length) != shot.length:
-        raise ValueError(
-            f"length: {shot.length} frames do not fill CogVideoX 1.5's latent frames; use "
-            f"{latents.fitting_length(shot.length)} (8k+5)."
-        )
+    latents.check_length(shot.length)
     background = blank(shot.background, shot.mask)
     if shot.start is not None:
         background = torch.cat([shot.start, background[1:]])

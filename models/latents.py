@@ -44,6 +44,15 @@ def fitting_length(frames: int) -> int:
     return SHORTEST + -(-max(0, frames - SHORTEST) // LENGTH_STEP) * LENGTH_STEP
 
 
+def check_length(frames: int, name: str = "length") -> None:
+    """Raise ValueError, in the ``name`` of the input and naming the next length that fits, unless it is 8k+5 frames."""
+    if frames != fitting_length(frames):
+        raise ValueError(
+            f"{name}: {frames} frames do not fill CogVideoX 1.5's pairs of latent frames; 8k+5 do: 5, 13, 21, 29, … "
+            f"Use {fitting_length(frames)}."
+        )
+
+
 def check_size(width: int, height: int) -> None:
     """Raise ValueError, naming the nearest sizes that fit, unless both are multiples of 16 pixels."""
     for name, value in (("width", width), ("height", height)):

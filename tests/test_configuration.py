@@ -40,7 +40,7 @@ def test_the_paper_s_numbers():
         ("[stages.joint.loss]\nepipolr = 1.0", r"unknown key loss.epipolr. Did you mean loss.epipolar\?"),
         ("[run]\nsteps = 'many'", r"\[run\] expected int, found 'many'"),
         ("[data]\nsizes = [[128]]", r"\[data\] expected a list like"),
-        ("[data]\nframes = 30", "data.frames is 30; clips have 8k\\+5 frames"),
+        ("[data]\nframes = 30", r"toy.toml: data.frames: 30 frames .* Use 37"),
         ("[conditions]\nclean_start = 0.9", "their sum is 1.4"),
         ("[optimiser]\nkind = 'sgd'", "optimiser.kind is 'sgd'; choose one of adamw, muon"),
         ("[loss]\nprobed_blocks = [7]", "loss.probed_blocks"),

@@ -18,8 +18,15 @@ def test_lengths_are_rounded_up_to_8k_plus_5(frames, fitting):
     assert latents.fitting_length(frames) == fitting
 
 
+@pytest.mark.parametrize(("frames", "following"), [(0, 5), (4, 5), (9, 13), (12, 13), (30, 37)])
+def test_other_lengths_are_refused_and_the_next_that_fits_is_named(frames, following):
+    with pytest.raises(ValueError, match=rf"data\.frames: {frames} frames .* Use {following}\."):
+        latents.check_length(frames, "data.frames")
+
+
 @pytest.mark.parametrize("frames", range(5, 200, 8))
 def test_valid_lengths_pair_their_latent_frames(frames):
+    latents.check_length(frames)
     count = latents.latent_frames(frames)
     assert count % latents.PATCH == 0 and latents.frames_of(count) == frames
 

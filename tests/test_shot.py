@@ -257,7 +257,7 @@ def test_a_soft_mask_fades():
 
 
 def test_a_window_of_another_length_is_not_encoded(vae):
-    with pytest.raises(ValueError, match=r"length: 12 frames .* use 13"):
+    with pytest.raises(ValueError, match=r"length: 12 frames .* Use 13"):
         clips.encode(make_shot(noise(13), noise(1)).window(0, 12), vae)
 
 

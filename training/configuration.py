@@ -281,8 +281,7 @@ def _check_values(file: str, configuration: Configuration) -> None:
     for key, value in {"run.steps": run.steps, "run.batch": run.batch, "run.micro_batch": run.micro_batch}.items():
         if value < 1:
             raise ValueError(f"{file}: {key} is {value}; it must be 1 or more.")
-    if latents.valid_length(data.frames) != data.frames:
-        raise ValueError(f"{file}: data.frames is {data.frames}; clips have 8k+5 frames (5, 13, 21, 29, …).")
+    latents.check_length(data.frames, f"{file}: data.frames")
     for width, height in data.sizes:
         latents.check_size(width, height)
     starts = conditions.clean_start + conditions.own_start + conditions.environment

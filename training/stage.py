@@ -13,6 +13,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from ..models import latents
 from ..vision import drawing
 from ..vision import pose as poses
 from . import bodies, cameras, furniture, motion, people, render, scenes
@@ -90,9 +91,10 @@ def told(pose: poses.PoseTrack, planted: ndarray) -> bool:
 
 
 def draw_plan(seed: int, frames: int = 29, size: tuple[int, int] | None = None, **fixed) -> Plan:
-    """The plan of a seed. ``frames``: 8k+5; ``size``: width, height px; ``fixed``: any other field of Plan."""
-    if frames != 1 and (frames < 5 or (frames - 5) % 8):
-        raise ValueError(f"frames must be 8k+5 (5, 13, 21, 29, …), or 1 for a picture; {frames} is not.")
+    """The plan of a seed. ``frames``: 8k+5, or 1 for a picture; ``size``: width, height px; ``fixed``: any other field
+    of Plan."""
+    if frames != 1:
+        latents.check_length(frames, "frames")
     rng = np.random.default_rng([seed, 0])
     route = str(rng.choice(motion.ROUTES, p=np.array(motion.ROUTE_SHARE) / sum(motion.ROUTE_SHARE)))
     width, height = size or SIZES[rng.choice(3, p=[0.4, 0.3, 0.3])]

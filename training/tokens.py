@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.latents import FRAMES_PER_LATENT, PATCH, SIZE_STEP, frames_of, latent_frames
+from ..models.latents import FRAMES_PER_LATENT, PATCH, SIZE_STEP, check_length, frames_of, latent_frames
 from ..vision.geometry import Cameras
 
 
@@ -19,10 +19,8 @@ def token_frames(frames: int) -> list[range]:
     The first latent frame holds one frame, the others four, and a token pairs two of them. Raises ValueError unless
     there are 8k+5 frames.
     """
-    latents = latent_frames(frames)
-    if frames_of(latents) != frames or latents % PATCH:
-        raise ValueError(f"frames: clips have 8k+5 frames (5, 13, 21, …); this one has {frames}.")
-    starts = [max(0, frames_of(latent)) for latent in range(0, latents + 1, PATCH)]
+    check_length(frames, "frames")
+    starts = [max(0, frames_of(latent)) for latent in range(0, latent_frames(frames) + 1, PATCH)]
     return [range(first, after) for first, after in pairwise(starts)]
 
 
