@@ -43,14 +43,9 @@ def make(frames: int, width: int = WIDTH, height: int = HEIGHT) -> Toy:
     """Every part of the adapter has an effect."""
     generator = torch.Generator().manual_seed(1)
     base = toys.cogvideox_patcher()
-    groups = checkpoint.fresh(base.model.diffusion_model, rank=4, dtype=torch.float32)
-    for group in groups.values():
-        for key, value in group.items():
-            if not value.any():
-                group[key] = 0.1 * torch.randn(value.shape, generator=generator)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapter.safetensors"
-        checkpoint.save(path, checkpoint.Base.of(base.model.diffusion_model), groups)
+        checkpoint.save(path, checkpoint.Base.of(base.model.diffusion_model), toys.trained_groups(base))
         adapter = checkpoint.load(path)
     character = torch.randn(1, 16, 1, height // 8, width // 8, generator=generator)
     pose, background = (torch.rand(count, height, width, 3, generator=generator) for count in (frames, 1))

@@ -21,12 +21,7 @@ from animate_anywhere.nodes import shot as shots
 from diffusers.schedulers import scheduling_dpm_cogvideox
 
 FRAMES, HEIGHT, WIDTH = 13, 32, 48  # 4 latent frames of 4×6
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(scope="module")

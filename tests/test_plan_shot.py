@@ -13,11 +13,7 @@ from animate_anywhere.nodes import memory, sample
 from animate_anywhere.nodes.cost import Cost
 from animate_anywhere.nodes.plan import PlanShot
 
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(autouse=True)

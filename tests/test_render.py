@@ -27,12 +27,7 @@ from animate_anywhere.nodes import film, long_shot, render, unfinished
 NAME = "animate_anywhere/shot"
 FRAMES, WINDOWS = 17, 4  # in windows of 5 that share one
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(autouse=True)
