@@ -86,7 +86,7 @@ class Results:
         tries = self.of(job).get("tries", 0) + 1
         self.write(job, tries=tries)
         if tries >= TRIES:
-            self.fail(job, client.ClientError(f"the server went away {tries} times while it ran ({error})"))
+            self.fail(job, client.ClientError(f"the server went away {tries} times under it ({error})"))
         return tries < TRIES
 
 
@@ -98,13 +98,15 @@ def replace(path: Path, content: str | bytes) -> None:
 
 
 class Batch:
-    """Jobs through one server, in order, ``AHEAD`` of them queued at a time."""
+    """Jobs through one server, in order, up to ``AHEAD`` of them queued at a time."""
 
     def __init__(self, url: str, results: Results, patience: float = PATIENCE_S) -> None:
         self.url = url
         self.results = results
         self.patience = patience
         self.queued: deque[tuple[tables.Job, str]] = deque()
+        self.ahead = AHEAD
+        self.job: tables.Job | None = None  # that is being queued or followed just now
 
     def run(self, waiting: list[tables.Job]) -> None:
         """Until all are done or failed. Raises client.Gone when the server stays away, OSError when nothing can be
@@ -120,10 +122,12 @@ class Batch:
                 if time.monotonic() - gone > self.patience:
                     raise
                 print(f"{error}; trying again", flush=True)
-                if self.queued and not self.results.count_try(self.queued[0][0], error):
-                    self.queued.popleft()
                 waiting.extendleft(job for job, _ in reversed(self.queued))  # their records say where to find them
                 self.queued.clear()
+                if self.job and not self.results.count_try(self.job, error):
+                    waiting.remove(self.job)
+                # One at a time, until one is done: so it is seen which of them the server does not bear.
+                self.job, self.ahead = None, 1
                 time.sleep(min(5.0, self.patience / 10))
 
     def known(self) -> dict:
@@ -133,12 +137,15 @@ class Batch:
     def _work(self, connection: client.Client, waiting: deque[tables.Job]) -> None:
         try:
             while waiting or self.queued:
-                while waiting and len(self.queued) < AHEAD:
+                while waiting and len(self.queued) < self.ahead:
+                    self.job = waiting[0]
                     self._queue(connection, waiting[0])
                     waiting.popleft()
                 if self.queued:
+                    self.job = self.queued[0][0]
                     self._follow(connection, *self.queued[0])
                     self.queued.popleft()
+                    self.ahead = AHEAD
         except KeyboardInterrupt:
             for _, prompt_id in self.queued:
                 with contextlib.suppress(client.ClientError):

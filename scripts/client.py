@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import websocket
@@ -25,6 +26,8 @@ from tqdm import tqdm
 SILENCE_S = 20
 # Inputs that the examples leave to the user. The host takes an empty name for its input folder and fails late.
 CHOSEN = {"LoadVideo": "file", "LoadImage": "image"}
+AWAY = (502, 503, 504)  # what stands before a server answers these when the server does not
+MIB = 1 << 20
 
 
 class ClientError(Exception):
@@ -71,21 +74,36 @@ class Client:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
+            if error.code in AWAY:
+                raise Gone(f"no ComfyUI behind {request.full_url} ({error})") from None
             raise ClientError(refusal(error.read()) or f"{request.full_url}: {error}") from None
         except (OSError, http.client.HTTPException) as error:  # the latter: it broke off in the middle
             raise Gone(f"no answer from {request.full_url} ({error})") from None
 
     def upload(self, path: Path, name: str | None = None) -> str:
-        """Put the file into the server's input folder, in place of one of the same name; the name to use in a node."""
+        """Put the file into the server's input folder; the name to use in a node."""
         return self.put_input(name or path.name, path.read_bytes())
 
     def put_input(self, name: str, content: bytes) -> str:
-        """`upload` of a file that is in memory."""
+        """`upload` of a file that is in memory.
+
+        The server leaves a file of the same name and content as it is, and one of another content, too: the new one is
+        then called "NAME (1)". Overwriting would empty it for a moment under a prompt that reads it.
+        """
+        if len(content) > self.largest:
+            raise ClientError(
+                f"{name}: {len(content) / MIB:.1f} MiB, and the server takes at most {self.largest / MIB:.0f} MiB; "
+                "start it with a larger --max-upload-size"
+            )
         boundary = uuid.uuid4().hex
-        fields = f'--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
         file = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
-        body = (fields + file).encode() + content + f"\r\n--{boundary}--\r\n".encode()
+        body = file.encode() + content + f"\r\n--{boundary}--\r\n".encode()
         return self.post("upload/image", body, f"multipart/form-data; boundary={boundary}")["name"]
+
+    @cached_property
+    def largest(self) -> float:
+        """How many bytes the server takes at once."""
+        return json.loads(self.get("features")).get("max_upload_size", float("inf"))
 
     def known(self) -> dict:
         """The node types that the server has, and their inputs."""
@@ -254,6 +272,14 @@ def put(prompt: dict, name: str, key: str, value: object) -> None:
     inputs[key] = value
 
 
+def rename(prompt: dict, names: dict[str, str]) -> None:
+    """Put the names that uploaded files got on the server in place of their own."""
+    for entry in prompt.values():
+        for key, value in entry["inputs"].items():
+            if isinstance(value, str):
+                entry["inputs"][key] = names.get(value, value)
+
+
 def unchosen(prompt: dict) -> Iterator[tuple[str, str]]:
     """(node, input) of files that the workflow leaves to the user and nobody has chosen."""
     for node, entry in prompt.items():
@@ -285,8 +311,7 @@ def main() -> int:
                 value = json.loads(value)
             put(prompt, node, key, value)
         with Client(options.server) as client:
-            for path in options.upload:
-                client.upload(path)
+            rename(prompt, {path.name: client.upload(path) for path in options.upload})
             history = client.follow(client.queue(prompt), prompt)
             options.out.mkdir(parents=True, exist_ok=True)
             for name, content in client.saved(history).items():

@@ -5,6 +5,7 @@ import errno
 import http.server
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -124,7 +125,6 @@ def test_a_job_that_the_server_still_has_is_picked_up(start, folder, server, kno
     assert ran(server) == before and table(folder)["small"]["state"] == "done"
 
 
-@pytest.mark.xfail(reason="a kill in the middle of an upload leaves half a picture, which is not sent again")
 def test_a_server_that_goes_away_is_waited_for(start, folder):
     """It is killed after the first job, and another one starts in its place."""
     port, host = comfyui.free_port(), hosts.get()
@@ -150,6 +150,49 @@ def test_a_server_that_goes_away_is_waited_for(start, folder):
         ended.set()
         thread.join()
     assert [row["state"] for row in table(folder).values()] == ["done"] * 12
+
+
+def test_a_picture_that_another_job_may_be_reading_is_not_written_again(start, folder, server):
+    """A server opens what it overwrites anew: a job that reads it just then finds an empty file."""
+    assert start(TWO) == 0
+    pictures = [path for path in (server.folder / "input").iterdir() if path.is_file()]
+    for path in pictures:
+        os.utime(path, (1, 1))
+    assert start(TWO.replace("128", "130").replace("16", "18")) == 0
+    assert pictures and all(path.stat().st_mtime == 1 for path in pictures)
+
+
+def test_half_a_picture_that_a_killed_server_left_is_not_taken_for_the_whole(start, folder, server):
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(folder / "dark.png")
+    half = server.folder / "input" / f"{jobs.digest(folder / 'dark.png')}-dark.png"
+    half.write_bytes((folder / "dark.png").read_bytes()[:100])
+    assert start(TWO) == 0
+    with Image.open(folder / "out" / table(folder)["small"]["files"]) as picture:
+        assert picture.getpixel((0, 0))[0] == 90
+
+
+def test_a_job_whose_files_the_server_never_takes_whole_is_given_up(start, folder, monkeypatch):
+    """A stand-in for a server, or what lies before it, that breaks off each time it is sent this one."""
+    put, broken = client.Client.put_input, []
+
+    def put_input(connection, name: str, content: bytes) -> str:
+        if name.endswith("light.png"):
+            broken.append(name)
+            assert len(broken) < 10, "it is sent without end"
+            raise client.Gone("gone")
+        return put(connection, name, content)
+
+    monkeypatch.setattr(client.Client, "put_input", put_input)
+    assert start("name,Picture.image\nwide,light.png\nsmall,dark.png\n", "--patience", "1") == 1
+    rows = table(folder)
+    assert rows["small"]["state"] == "done"
+    assert rows["wide"]["state"] == "failed" and "3 times" in rows["wide"]["error"]
+
+
+def test_a_file_that_is_too_large_for_the_server_is_told_with_what_to_do(start, folder, known):
+    (folder / "light.png").write_bytes(bytes(101 << 20))
+    assert start(TWO) == 1
+    assert re.search(r"light\.png: 101\.0 MiB, .* at most 100 MiB; .*--max-upload-size", table(folder)["wide"]["error"])
 
 
 def test_a_server_that_stays_away_is_an_error_that_says_so(start, capsys):
@@ -274,3 +317,14 @@ def test_a_server_that_dies_in_the_middle_of_an_answer_is_gone():
         connection.url = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(client.Gone, match="no answer from .*/view"):
             connection.get("view")
+
+
+def test_a_file_whose_name_another_one_has_on_the_server_is_used_all_the_same(folder, server, monkeypatch, capsys):
+    """As the client of one prompt does it, which uploads files under their own names."""
+    words = [folder / "workflow.json", "--server", server.url, "--upload", folder / "same.png", "--out", folder / "out"]
+    monkeypatch.setattr("sys.argv", ["client.py", *map(str, words), "--set", "Picture.image=same.png"])
+    for level in (30, 60):
+        Image.fromarray(np.full((48, 64, 3), level, np.uint8)).save(folder / "same.png")
+        assert client.main() == 0
+        with Image.open(capsys.readouterr().out.split()[-1]) as picture:
+            assert picture.getpixel((0, 0))[0] == level
