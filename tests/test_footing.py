@@ -5,7 +5,7 @@ import pytest
 from animate_anywhere.vision import footing, metrics
 from animate_anywhere.vision.camera_path import similarities
 from animate_anywhere.vision.pose import PoseTrack
-from walks import cosines, moving_walks
+from walks import comers, cosines, moving_walks
 
 
 def marcher(steps, frames=24, size=(200, 160)):
@@ -24,6 +24,10 @@ def marcher(steps, frames=24, size=(200, 160)):
     keypoints[:, 0, :, :2] = np.stack(places)
     keypoints[:, 0, [1, 2, 5, 8, 10, 11, 13], 2] = 1
     return PoseTrack(keypoints, *size)
+
+
+def steps_of(pose):
+    return footing.camera_path(pose).steps
 
 
 def test_a_planted_foot_carries_a_pan():
@@ -55,10 +59,30 @@ def test_a_larger_canvas_moves_by_more_pixels():
 
 
 def test_walks_before_panning_following_and_swaying_cameras_move_the_background_the_right_way():
-    """On 42 others, with less tilt: 0.81 within 45°, all within 90°. One round a person moves more than feet show."""
-    right = cosines(moving_walks(10, ("pan", "follow", "sway")), lambda pose: footing.camera_path(pose).steps)
+    """On 180 others: 0.89 within 45°, all within 90°. One round a person moves more than feet show."""
+    right = cosines(moving_walks(10, ("pan", "follow", "sway")), steps_of)
     assert np.mean(right > 0) >= 0.9
-    assert np.mean(right > metrics.RIGHT) >= 0.6
+    assert np.mean(right > metrics.RIGHT) >= 0.7
+
+
+def test_a_zoom_is_told_from_somebody_who_comes_nearer():
+    """Both make the body grow. On 60 others 0.83 are within 45°; the growth alone, unasked where it comes from, or not
+    asked while feet step, gave 0.40 to 0.80."""
+    zooms = cosines(moving_walks(10, ("zoom",)), steps_of)
+    assert np.mean(zooms > metrics.RIGHT) >= 0.7
+    told = [steps_of(clip.pose)[:, 2].sum() / growth for clip, growth in comers(10)]
+    assert np.median(np.abs(told)) < 0.3  # of the body's growth taken for a zoom, before a camera that stands; was 0.46
+
+
+def test_where_the_confidence_is_high_the_direction_is_right():
+    """On 300 others: 0.90 within 45° from 0.6 on, none below 0.35; half of those are filmed by a dolly, which feet do
+    not tell when it goes round somebody."""
+    clips = moving_walks(24, ("dolly", "pan"))
+    right = cosines(clips, steps_of) > metrics.RIGHT
+    sure = np.array([footing.camera_path(clip.pose).confidence[1:].mean() for clip in clips])
+    assert 0.3 < right.mean() < 0.9 and (sure > 0.6).sum() >= 6
+    assert right[sure > 0.6].mean() >= 0.8
+    assert sure[right].mean() > sure[~right].mean() + 0.1
 
 
 def test_without_feet_the_confidence_is_low():

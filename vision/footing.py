@@ -29,21 +29,29 @@ CASES = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool)  # right, left, both, n
 CHANCES = np.array([0.33, 0.33, 0.32, 0.02])
 LOWER = 0.04  # of the body's size: a foot so much lower in the picture than the other is likelier to stand
 ROUNDS = 8
-STRETCH = 0.015  # how well the trunk tells the body's growth in a step, of somebody who stays where he is
+STRETCH = 0.010  # how well the trunk tells the body's growth in a step, of somebody who stays where he is
+STEPPING = 0.05  # and by how much worse where the feet do not tell how fast he comes nearer
+HORIZON = 2.8  # trunks from the feet up to the horizon, which is as high as the camera
+STRIDE = 3  # frames to either side, of which twice the mean is taken: what strides move to and fro does not count
+UNLEVEL = 0.8  # of somebody's coming nearer: what that height, which nothing tells, may add or take
+APPLY = "bij,bj->bi"  # matrices to vectors
 NEGLIGIBLE = 0.0015  # heights: an error of this size is as good as none
 
 
 class Walk(NamedTuple):
     """What S steps show of one person. ``move``, ``place`` [S, 2, 2] and ``known`` [S, 2]: right and left ankle;
-    ``growth`` [S] the logarithm of the trunk's growth with its
-    ``doubt`` [S] (infinite where unknown); ``speed`` of the feet, ``size`` of the body, and how far its joints
+    ``growth`` [S] the logarithm of the trunk's growth,
+    ``drift`` [S] how the middle between the feet moves down, ``middle`` [S, 2] where it is, and ``height`` [S] how far
+    below the horizon (NaN where unknown); ``speed`` of the feet, ``size`` of the body, and how far its joints
     ``tremble`` from frame to frame."""
 
     move: ndarray
     place: ndarray
     known: ndarray
     growth: ndarray
-    doubt: ndarray
+    drift: ndarray
+    middle: ndarray
+    height: ndarray
     speed: float
     size: float
     tremble: float
@@ -94,11 +102,9 @@ def _see(track: PoseTrack, person: int) -> Walk | None:
     feet, known = moves[:, ANKLES], both[:, ANKLES]
     speeds = np.linalg.norm(feet[known] if known.any() else moves[both], axis=-1)
     speed = max(np.sqrt((speeds**2).mean()), SLOWEST)
-    growth, doubt = _growth(place, feet, size)
     middle = (place[1:, ANKLES] + place[:-1, ANKLES]) / 2
-    return Walk(
-        np.nan_to_num(feet), np.nan_to_num(middle), known, growth, doubt, float(speed), size, _tremble(place, size)
-    )
+    tremble = _tremble(place, size)
+    return Walk(np.nan_to_num(feet), np.nan_to_num(middle), known, *_growth(place), float(speed), size, tremble)
 
 
 def _size(place: ndarray) -> float:
@@ -117,17 +123,13 @@ def _tremble(place: ndarray, size: float) -> float:
     return float(np.hypot(TREMBLE * size, np.sqrt(2) * noise))
 
 
-def _growth(place: ndarray, feet: ndarray, size: float) -> tuple[ndarray, ndarray]:
-    """The trunk's growth [S] (logarithm) and how far it tells the scale of the background [S]: little where the feet
-    step, for whoever walks comes nearer without any camera."""
+def _growth(place: ndarray) -> tuple[ndarray, ...]:
+    """Growth, drift, middle and height of a Walk, of joints [T, 18, 2], as calm as strides let them be."""
     length = np.linalg.norm(place[:, NECK] - place[:, HIPS].mean(1), axis=-1)
-    logarithm = _calm(np.log(np.maximum(length, 1e-3)), 3)
-    growth = np.diff(logarithm)
-    apart = np.linalg.norm(feet[:, 0] - feet[:, 1], axis=-1) / size
-    stepping = _calm(apart, 5)
-    doubt = STRETCH + np.where(np.isfinite(stepping), stepping, 0.05)
-    known = np.isfinite(growth)
-    return np.where(known, growth, 0), np.where(known, doubt, np.inf)
+    between = place[:, ANKLES].mean(1)
+    told = np.log(np.maximum(length, 1e-3)), *between.T
+    logarithm, x, y = (_calm(_calm(values, STRIDE), STRIDE) for values in told)
+    return np.diff(logarithm), np.diff(y), np.stack([x, y], 1)[:-1], HORIZON * np.exp(logarithm[:-1])
 
 
 def _calm(values: ndarray, reach: int) -> ndarray:
@@ -146,8 +148,9 @@ def _read(walk: Walk) -> tuple[ndarray, ndarray]:
     pace = np.linalg.norm(walk.move, axis=-1)
     slower = (pace[:, ::-1] + SLOWEST) / (pace.sum(1, keepdims=True) + 2 * SLOWEST)
     stands = np.stack([lower, slower, np.full_like(lower, 0.5)]) * walk.known  # [3, S, 2]
+    mean = np.zeros((*stands.shape[:2], 4))
     for _ in range(ROUNDS):
-        mean, covariance = _smooth(*_evidence(walk, stands), walk.speed)
+        mean, covariance = _smooth(*_evidence(walk, stands, mean), walk.speed)
         stands, likelihood = _expect(walk, mean, covariance)
     best = int(np.argmax(likelihood - _effort(mean, walk.speed)))
     return mean[best], np.sqrt(np.diagonal(covariance[best], axis1=-2, axis2=-1))
@@ -162,15 +165,37 @@ def _rows(walk: Walk) -> ndarray:
     return rows
 
 
-def _evidence(walk: Walk, stands: ndarray) -> tuple[ndarray, ndarray]:
+def _evidence(walk: Walk, stands: ndarray, mean: ndarray) -> tuple[ndarray, ndarray]:
     """Information [B, S, 4, 4] and vector [B, S, 4] of feet that stand with probability ``stands`` [B, S, 2], and of
-    the body's growth."""
+    the body's growth; ``mean`` [B, S, 4] is what the cameras are taken for so far."""
     rows, weight = _rows(walk), stands / walk.tremble**2
     information = np.einsum("bsf,sfki,sfkj->bsij", weight, rows, rows)
     vector = np.einsum("bsf,sfki,sfk->bsi", weight, rows, walk.move)
-    information[..., 2, 2] += walk.doubt**-2.0
-    vector[..., 2] += walk.growth * walk.doubt**-2.0
+    row, growth, doubt = _scales(walk, mean)
+    information += np.einsum("bs,si,sj->bsij", doubt**-2.0, row, row)
+    vector += np.einsum("bs,si,s->bsi", doubt**-2.0, row, growth)
     return information, vector
+
+
+def _scales(walk: Walk, mean: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+    """What the body's growth says about the camera's steps [S, 4], as row · step = growth: rows [S, 4], growth [S] and
+    its doubt [B, S].
+
+    A body grows where the picture does, and where somebody comes nearer. Who comes nearer goes down on the ground by as
+    much, of the feet's distance from the horizon; so what the middle between the feet goes down, less what the ground
+    under it does, is taken off.
+    """
+    x, y = walk.middle.T
+    ground = np.stack([0 * x, 1 + 0 * x, y, x], 1)  # how a step moves it down
+    row = np.array([0.0, 0, 1, 0]) - ground / walk.height[:, None]
+    nearer = (walk.drift - np.einsum("si,bsi->bs", np.nan_to_num(ground), mean)) / walk.height
+    doubt = np.hypot(STRETCH, UNLEVEL * nearer)
+    growth = walk.growth - walk.drift / walk.height
+    blind = ~np.isfinite(growth)  # without both feet
+    row[blind], doubt[:, blind] = [0, 0, 1, 0], STRETCH + STEPPING
+    growth = np.where(blind, walk.growth, growth)
+    doubt[:, ~np.isfinite(growth)] = np.inf
+    return row, np.nan_to_num(growth), doubt
 
 
 def _smooth(information: ndarray, vector: ndarray, speed: float) -> tuple[ndarray, ndarray]:
@@ -186,17 +211,13 @@ def _smooth(information: ndarray, vector: ndarray, speed: float) -> tuple[ndarra
         ahead[:, step] = spread
         before = np.linalg.inv(spread)
         spread = np.linalg.inv(before + information[:, step])
-        state = _apply(spread, _apply(before, state) + vector[:, step])
+        state = np.einsum(APPLY, spread, np.einsum(APPLY, before, state) + vector[:, step])
         mean[:, step], covariance[:, step] = state, spread
     for step in range(vector.shape[1] - 2, -1, -1):
         gain = STEADY * covariance[:, step] @ np.linalg.inv(ahead[:, step + 1])
-        mean[:, step] += _apply(gain, mean[:, step + 1] - STEADY * mean[:, step])
+        mean[:, step] += np.einsum(APPLY, gain, mean[:, step + 1] - STEADY * mean[:, step])
         covariance[:, step] += gain @ (covariance[:, step + 1] - ahead[:, step + 1]) @ gain.swapaxes(-1, -2)
     return mean, covariance
-
-
-def _apply(matrix: ndarray, vector: ndarray) -> ndarray:
-    return (matrix @ vector[..., None])[..., 0]
 
 
 def _expect(walk: Walk, mean: ndarray, covariance: ndarray) -> tuple[ndarray, ndarray]:
