@@ -44,6 +44,7 @@ def test_the_paper_s_numbers():
         ("[conditions]\nclean_start = 0.9", "their sum is 1.4"),
         ("[optimiser]\nkind = 'sgd'", "optimiser.kind is 'sgd'; choose one of adamw, muon"),
         ("[loss]\nprobed_blocks = [7]", "loss.probed_blocks"),
+        ("[loss]\ntimestep_shift = 0.0", "loss.timestep_shift is 0; it must be more than 0"),
         ("[run", "toy.toml: "),
     ],
 )  # fmt: skip

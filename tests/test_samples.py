@@ -94,6 +94,19 @@ def test_timesteps_spread_over_the_batch(toy):
         assert sorted((times // 100).tolist()) == list(range(10))  # one in each tenth
 
 
+def test_a_shift_brings_noisy_timesteps_more_often_and_changes_nothing_else(toy):
+    settings = toy("base")
+    even, noisy = (
+        [samples.draw_step(0, step, 10, "base", settings.data, settings.conditions, shift) for step in range(50)]
+        for shift in (1.0, 3.0)
+    )
+    times = torch.cat([draw.timesteps for draw in noisy])
+    assert 0.73 < (times >= 500).float().mean() < 0.77  # 3 · 0.25 / (1 + 2 · 0.25) = 0.5: three quarters lie above
+    assert times.max() < 1000
+    for one, other in zip(even, noisy):
+        assert (one.numbers, one.seeds, one.starts) == (other.numbers, other.seeds, other.starts)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_conditions_are_dropped_in_their_shares_but_never_the_only_trained_one(toy, stage):
     settings = toy(stage)

@@ -62,6 +62,7 @@ class Loss:
     """Eq. 7 of the paper. A weight of 0 leaves its part out altogether."""
 
     person: float = 0.0  # how much more the latent loss counts where the character is; 0: as in the paper
+    timestep_shift: float = 1.0  # more than 1: noisy timesteps come more often (see samples.shifted); 1: as in the paper
     perceptual: float = 0.0
     vgg: str = ""  # file of VGG's weights; empty: edges and colours instead
     decoded: int = 0  # clips of a micro batch that are decoded at most, the others' share falling to them; 0: all
@@ -289,6 +290,9 @@ def _check_values(file: str, configuration: Configuration) -> None:
         raise ValueError(f"{file}: clean_start, own_start and environment share all samples; their sum is {starts:g}.")
     if configuration.loss.person < 0:
         raise ValueError(f"{file}: loss.person {configuration.loss.person}: it is an extra weight, from 0 on.")
+    if not configuration.loss.timestep_shift > 0:
+        shift = configuration.loss.timestep_shift
+        raise ValueError(f"{file}: loss.timestep_shift is {shift:g}; it must be more than 0, and 1 changes nothing.")
     if not all(0 <= block < model.blocks for block in configuration.loss.probed_blocks):
         raise ValueError(f"{file}: loss.probed_blocks {configuration.loss.probed_blocks}: there are {model.blocks}.")
     if data.keep and not data.clips:

@@ -202,21 +202,31 @@ class Draw:
         return [torch.Generator().manual_seed(seed + 1) for seed in self.seeds]
 
 
-def draw_step(seed: int, step: int, batch: int, stage_name: str, data: Data, conditions: Conditions) -> Draw:
+def draw_step(
+    seed: int, step: int, batch: int, stage_name: str, data: Data, conditions: Conditions, shift: float = 1.0
+) -> Draw:
     """What happens at ``step`` of a run of ``seed``.
 
     Timesteps are spread evenly over the batch from a random start (CogVideoX, "explicit uniform sampling"): the loss
-    jumps less. Conditions are dropped for a step as a whole: a network that has nothing to say then does not run at
+    jumps less. ``shift`` moves them towards noise, see shifted(). Conditions are dropped for a step as a whole: a network that has nothing to say then does not run at
     all, and one attention serves the batch.
     """
     rng = np.random.default_rng([seed, step, 1])
     shares = (np.arange(batch) + rng.random()) / batch
-    timesteps = torch.from_numpy(np.floor(rng.permutation(shares) * 1000).astype(np.int64))
+    timesteps = torch.from_numpy(np.floor(shifted(rng.permutation(shares), shift) * 1000).astype(np.int64))
     shares = [conditions.clean_start, conditions.own_start, conditions.environment]
     starts = tuple(str(kind) for kind in rng.choice(["clean", "own", "environment"], batch, p=shares))
     seeds = tuple(int(value) for value in rng.integers(2**62, size=batch))
     pose, reference = _draw_conditions(rng, stage_name, conditions)
     return Draw(step, numbers_at(seed, step, batch, data), timesteps, seeds, starts, pose, reference)
+
+
+def shifted(times: np.ndarray, shift: float) -> np.ndarray:
+    """Times in 0…1 moved towards 1 (noise) by the timestep shift of Stable Diffusion 3 (eq. 23); 1 leaves them.
+
+    Where things are and how they move is decided in noise; what is evenly spread spends most steps on finish.
+    """
+    return shift * times / (1 + (shift - 1) * times)
 
 
 def _draw_conditions(rng: np.random.Generator, stage_name: str, conditions: Conditions) -> tuple[bool, bool]:

@@ -97,7 +97,8 @@ class Supply:
     def draw(self, step: int) -> Draw:
         run = self.configuration.run
         settings = self.configuration
-        return draw_step(run.seed, step, run.batch, settings.stage, settings.data, settings.conditions)
+        shift = settings.loss.timestep_shift
+        return draw_step(run.seed, step, run.batch, settings.stage, settings.data, settings.conditions, shift)
 
     def pieces(self, step: int) -> list[Draw]:
         return list(self.draw(step).part(self.rank, self.world, self.size))
