@@ -1,6 +1,5 @@
 """Pose detectors and their files: which there are, where they lie, and what to say where they are missing."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -55,19 +54,11 @@ def find_file(source: Source) -> Path | None:
     TorchScript file is a program."""
     if path := folder_paths.get_full_path(FOLDER, source.name):
         return Path(path)
-    for folder in _controlnet_aux_folders():
+    for folder in files.controlnet_aux_folders():
         path = folder / source.repository / source.name
         if path.is_file():
             return path
     return None
-
-
-def _controlnet_aux_folders() -> list[Path]:
-    packs = [
-        Path(folder) / "comfyui_controlnet_aux" / "ckpts" for folder in folder_paths.get_folder_paths("custom_nodes")
-    ]
-    chosen = os.environ.get("AUX_ANNOTATOR_CKPTS_PATH")  # the setting of that pack
-    return [Path(chosen), *packs] if chosen else packs
 
 
 def load_blazepose(detector: str) -> BlazePose:

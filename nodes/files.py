@@ -1,6 +1,10 @@
-"""Weights of others that a node can use when the artist has them: where they lie, and what to say when they do not."""
+"""Weights of others that a node can use when the artist has them: where they lie, and what to say when they do not.
+
+scripts/models.py loads this file by itself, to look where the nodes look.
+"""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +17,15 @@ DOWNLOADS = Path(__file__).with_name("downloads.json")
 def address(name: str) -> str:
     """Where the file or folder ``name`` is to be had."""
     return next(entry["address"] for entry in json.loads(DOWNLOADS.read_text()) if entry["name"].rstrip("/") == name)
+
+
+def controlnet_aux_folders() -> list[Path]:
+    """Where comfyui_controlnet_aux keeps what it downloaded, in folders named as the repositories on huggingface.co."""
+    packs = [
+        Path(folder) / "comfyui_controlnet_aux" / "ckpts" for folder in folder_paths.get_folder_paths("custom_nodes")
+    ]
+    chosen = os.environ.get("AUX_ANNOTATOR_CKPTS_PATH")  # the setting of that pack
+    return [Path(chosen), *packs] if chosen else packs
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,13 @@ import download as downloads
 import pack
 from tqdm import tqdm
 
-TABLE = pack.ROOT / "nodes" / "downloads.json"
+NODES = pack.ROOT / "nodes"
+TABLE = NODES / "downloads.json"
 HUB = "https://huggingface.co"
 FOLDER = re.compile(r"(?P<repository>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)/?(?P<path>.*)")
 # Of a folder on the hub: what no loader reads, and what would be a program.
 LEFT = (".md", ".gitattributes", ".gitignore", ".bin", ".pt", ".pth", ".ckpt", ".png", ".jpg", ".gif", ".mp4")
+DETECTION = "detection"  # its files may also lie where comfyui_controlnet_aux put them
 RESERVE = 1 << 30  # bytes that a download leaves free
 MISSING, INCOMPLETE, THERE = "missing", "incomplete", "there"
 
@@ -96,15 +98,18 @@ def comfyui_folder() -> Path:
 # Run in a process of its own: ComfyUI's modules keep to themselves what they have read.
 FOLDERS = """
 import json, sys
-root, *configs = sys.argv[1:]
+root, nodes, *configs = sys.argv[1:]
 sys.argv = sys.argv[:1]
 sys.path.insert(0, root)
 import folder_paths
 from utils.extra_config import load_extra_path_config
 for config in configs:
     load_extra_path_config(config)
+sys.path.append(nodes)
+import files  # of the pack
 known = {name: folder_paths.get_folder_paths(name) for name in folder_paths.folder_names_and_paths}
-print(json.dumps({"": folder_paths.models_dir, **known}))
+aux = [str(folder) for folder in files.controlnet_aux_folders()]
+print(json.dumps({"": folder_paths.models_dir, "controlnet aux": aux, **known}))
 """
 
 
@@ -112,7 +117,7 @@ def load(root: Path, configs: tuple[Path, ...] = ()) -> list[Model]:
     """The table, against the folders that the ComfyUI in ``root`` knows, those of its extra_model_paths.yaml and of the
     files ``configs`` in that form among them."""
     own = root / "extra_model_paths.yaml"
-    words = [str(path) for path in (root, *([own] if own.is_file() else []), *configs)]
+    words = [str(path) for path in (root, NODES, *([own] if own.is_file() else []), *configs)]
     done = subprocess.run([sys.executable, "-c", FOLDERS, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
@@ -122,9 +127,16 @@ def load(root: Path, configs: tuple[Path, ...] = ()) -> list[Model]:
     for entry in json.loads(TABLE.read_text()):
         folder = entry["folder"]
         places = dict.fromkeys([*known.get(folder, ()), os.path.join(known[""], folder)])
+        if folder == DETECTION and "address" in entry:  # as in nodes/detection.py
+            places |= dict.fromkeys(os.path.join(aux, repository(entry)) for aux in known["controlnet aux"])
         purpose = entry.pop("for")
         models.append(Model(**entry, purpose=purpose, places=list(map(Path, places))))
     return models
+
+
+def repository(entry: dict) -> str:
+    """The repository on the hub that has the file of this entry of the table."""
+    return entry["address"].removeprefix(f"{HUB}/").split("/resolve/")[0]
 
 
 def shipped() -> list[Model]:

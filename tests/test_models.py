@@ -150,6 +150,18 @@ def test_the_list_tells_everything_and_downloads_nothing(hub, tmp_path, monkeypa
     assert not hub.asked
 
 
+@pytest.mark.parametrize("source", detection.PEOPLE + detection.POINTS, ids=lambda source: source.name)
+def test_a_detector_that_comfyui_controlnet_aux_has_is_there(source, tmp_path, monkeypatch):
+    """Where the node finds it, and the place of downloads stays the first."""
+    monkeypatch.setenv("AUX_ANNOTATOR_CKPTS_PATH", str(tmp_path))
+    path = tmp_path / source.repository / source.name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(WEIGHTS)
+    (found,) = (model for model in models.load(models.comfyui_folder()) if model.name == source.name)
+    assert found.path() == detection.find_file(source) == path
+    assert found.places[0].parts[-2:] == ("models", detection.FOLDER)
+
+
 # --- getting them -----------------------------------------------------------------------------------------------------
 
 
