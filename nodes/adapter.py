@@ -121,7 +121,7 @@ class EncodeReference(io.ComfyNode):
             "any number of shots and seeds.",
             inputs=[
                 sockets.Adapter.Input("adapter", tooltip="From Load AnimateAnywhere Adapter, the same as for Apply."),
-                io.Vae.Input("vae", tooltip="The model's own VAE: CogVideoX's, or aa_tiny_vae with aa_tiny_base."),
+                sockets.vae_input(),
                 io.Image.Input("character", tooltip="One picture of the person. Of several, the first is used."),
                 io.Mask.Input(
                     "mask",

@@ -20,9 +20,8 @@ from ..models.clips import Shot
 from ..models.windows import LONGEST, Window
 from . import memory
 
-SHORT, LONG = 5, 21  # frames of the windows that are measured,
-RUNS = 3  # the short one twice: the first time, the model is loaded,
-STEPS = 2  # in so many steps each
+MEASURED = (5, 5, 21)  # frames of the windows that are measured; with the first one, the model is loaded
+STEPS = 2  # in each of them
 SPARE = 0.9  # of the memory there is: what is free one moment is not the next
 FILE = "animate_anywhere_cost.json"  # in the user's folder
 
@@ -64,8 +63,8 @@ def find(model, shot: Shot, cfg: float) -> Cost | None:
 
 def measure(model, shot: Shot, cfg: float, sampling) -> Cost:
     """Sample two short windows of ``shot`` with ``sampling`` (see sampling.py), and keep what they cost."""
-    points = []
-    for run, frames in enumerate((SHORT, SHORT, LONG)):
+    points, sampling.windows = [], len(MEASURED)
+    for run, frames in enumerate(MEASURED):
         part = shot.window(0, frames, hold=True)
         before = sampling.encoding, sampling.sampling
         with memory.Peak() as peak:

@@ -4,12 +4,12 @@ import json
 
 from comfy_api.latest import io, ui
 
-from ..models import dit, windows
+from ..models import windows
 from ..models.windows import LAST_FRAME
 from . import cost as costs
-from . import shot as shots
 from . import sockets
-from .sampling import SAME, STEPS, STEPS_TOOLTIP, Sampling, plan_windows, window_inputs
+from .sampling import Sampling, plan_windows
+from .sampling_inputs import cfg_input, material_inputs, steps_input, window_inputs
 
 
 class PlanShot(io.ComfyNode):
@@ -23,21 +23,9 @@ class PlanShot(io.ComfyNode):
             "and how much memory it needs on this machine. Two short windows are sampled for it, once for each model "
             "and size.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that Sample Shot or Render Shot is to use."),
-                io.Vae.Input("vae", tooltip="The same VAE."),
-                sockets.Shot.Input("shot", tooltip="The same shot."),
-                io.Conditioning.Input("positive", tooltip="The same prompt, or No Prompt."),
-                io.Conditioning.Input("negative", tooltip="The same negative prompt, or No Prompt."),
-                io.Int.Input("steps", **STEPS, tooltip=STEPS_TOOLTIP),
-                io.Float.Input(
-                    "cfg",
-                    default=2.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="As in Sample Shot: 1 halves the time of each step.",
-                ),
+                *material_inputs(),
+                steps_input(),
+                cfg_input(),
                 *window_inputs(),
                 io.Boolean.Input(
                     "measure_again",
@@ -60,16 +48,13 @@ class PlanShot(io.ComfyNode):
         cls, model, vae, shot, positive, negative, steps=25, cfg=2.5, window=0, handover=LAST_FRAME, overlap=5, blend=0,
         measure_again=False,
     ) -> io.NodeOutput:  # fmt: skip
-        dit.check_base(model)
+        sampling = Sampling(model, vae, shot, positive, negative, seed=0, steps=costs.STEPS, cfg=cfg, method="ddim")
         windows.plan(shot.length, window or windows.LONGEST, handover, overlap, blend)  # before anything is measured
         cost = None if measure_again else costs.find(model, shot, cfg)
         measured = cost is None
         if cost is None:
-            sampling = Sampling(
-                model, vae, shot, positive, negative, 0, costs.STEPS, cfg, "ddim", shots.TRAINED, SAME, costs.RUNS
-            )
             cost = costs.measure(model, shot, cfg, sampling)
-        plan = plan_windows(model, shot, window, handover, overlap, blend, cfg)
+        plan = plan_windows(model, shot, cfg, window, handover, overlap, blend)
         needed, free = cost.bytes(plan.windows[0].length), costs.free_bytes()
         seen = needed >= 1e6  # less is lost in what the process holds anyway
         figures = {

@@ -1,10 +1,8 @@
 """A shot of any length into a video file, window by window, so that nothing piles up and nothing is lost."""
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path, PureWindowsPath
 
 import av
@@ -13,12 +11,13 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 
-from ..models import clips, dit, fingerprint
+from ..models import clips, fingerprint
 from ..models.windows import LAST_FRAME, Plan
 from . import film, sockets
 from . import shot as shots
 from .long_shot import LongShot
-from .sampling import SAME, Sampling, long_shot_inputs, plan_windows, report_outputs, sampling_inputs
+from .sampling import SAME, Sampling, plan_windows
+from .sampling_inputs import long_shot_inputs, report_outputs, sampling_inputs
 from .shot_report import ShotReport
 from .unfinished import State, Unfinished
 
@@ -89,41 +88,32 @@ class RenderShot(io.ComfyNode):
         image_latent_scale=shots.TRAINED, fps=FPS, filename=FILENAME, format=film.H264, crf=CRF, window=0,
         handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME, drift_control=1.0, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
-        dit.check_base(model)
         place = _place(filename, format)
         how = film.Encoding(film.FORMATS[format], film.rate(fps), crf)
         if audio is not None:
             film.waveform(audio)
-        plan = plan_windows(model, shot, window, handover, overlap, blend, cfg)
-        prepare = partial(
-            Sampling, model, vae, shot, positive, negative, seed, steps, cfg, method, image_latent_scale, seeds
-        )
-        sampling = prepare(len(plan.windows))
-        settings = {
+        taking = {
             "seed": seed, "steps": steps, "cfg": cfg, "method": method, "image_latent_scale": image_latent_scale,
-            "window": window, "handover": handover, "overlap": overlap, "blend": blend, "seeds": seeds,
-            "drift_control": drift_control, "fps": fps, "format": format, "crf": crf,
+            "seeds": seeds,
         }  # fmt: skip
+        cutting = {"window": window, "handover": handover, "overlap": overlap, "blend": blend}
+        sampling = Sampling(model, vae, shot, positive, negative, **taking)
+        plan = plan_windows(model, shot, cfg, **cutting)
+        settings = taking | cutting | {"drift_control": drift_control, "fps": fps, "format": format, "crf": crf}
         with place.held():
             inputs = {name: str(value) for name, value in settings.items()}
             inputs |= _fingerprints(model, vae, shot, positive, negative, audio)
-            before = place.plan_before(inputs)
-            if before is not None and before != plan:  # the memory that is free chose other windows then
-                plan, sampling = before, prepare(len(before.windows))
+            plan = place.plan_before(inputs) or plan  # the memory that is free may have chosen other windows then
+            sampling.windows = len(plan.windows)
             state, note = place.find(inputs, plan)
             report = ShotReport(shot, plan, str(sampling), getattr(cls.hidden, "unique_id", None))
             for row in state.rows:
                 report.add_row(row)
-            timing = ""
             if not state.is_whole:
-                begun, before = time.perf_counter(), len(state.rows)
                 work = _Render(place, state, plan, how, audio, _metadata(cls.hidden))
                 work.run(LongShot(shot, plan, vae, sampling, drift_control), report)
-                timing = sampling.times(len(plan.windows) - before, time.perf_counter() - begun)
-        text = "\n".join(filter(None, [f"{place.film.name}, {how}. {note}".rstrip(), report.text(timing)]))
-        saved = ui.SavedResult(place.film.name, _subfolder(place.folder), io.FolderType.output)
-        shown = ui.PreviewVideo([saved]).as_dict() | ui.PreviewText(text).as_dict()
-        shown["aa_timeline"] = [report.timeline()]
+        text = "\n".join([f"{place.film.name}, {how}. {note}".rstrip(), report.text(sampling.times())])
+        shown = _shown(place, text) | {"aa_timeline": [report.timeline()]}
         video = InputImpl.VideoFromFile(str(place.film))
         return io.NodeOutput(video, text, report.json(), report.plot(), ui=shown)
 
@@ -158,9 +148,11 @@ def _place(filename: object, format: str) -> Unfinished:
     return Unfinished(Path(folder_paths.get_output_directory(), *asked.parent.parts), name, kind)
 
 
-def _subfolder(folder: Path) -> str:
-    inside = folder.relative_to(folder_paths.get_output_directory()).as_posix()
-    return "" if inside == "." else inside
+def _shown(place: Unfinished, text: str) -> dict:
+    """The film in its node, and ``text`` under it."""
+    inside = place.folder.relative_to(folder_paths.get_output_directory()).as_posix()
+    saved = ui.SavedResult(place.film.name, "" if inside == "." else inside, io.FolderType.output)
+    return ui.PreviewVideo([saved]).as_dict() | ui.PreviewText(text).as_dict()
 
 
 def _fingerprints(model, vae, shot: clips.Shot, positive, negative, audio) -> dict[str, str]:

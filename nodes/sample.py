@@ -1,7 +1,5 @@
 """Sampler, schedule, and a shot of any length at once."""
 
-import time
-
 import torch
 from comfy_api.latest import io, ui
 
@@ -10,17 +8,8 @@ from ..models.windows import LAST_FRAME
 from . import shot as shots
 from . import sockets
 from .long_shot import LongShot
-from .sampling import (
-    SAME,
-    STEPS,
-    STEPS_TOOLTIP,
-    Sampling,
-    long_shot_inputs,
-    method_input,
-    plan_windows,
-    report_outputs,
-    sampling_inputs,
-)  # fmt: skip
+from .sampling import SAME, Sampling, plan_windows
+from .sampling_inputs import long_shot_inputs, method_input, report_outputs, sampling_inputs, steps_input
 from .shot_report import ShotReport
 
 
@@ -53,7 +42,7 @@ class Schedule(io.ComfyNode):
             description="The noise levels that CogVideoX is sampled at, evenly spaced at any number of steps.",
             inputs=[
                 io.Model.Input("model", tooltip="The CogVideoX 1.5 model that is to be sampled."),
-                io.Int.Input("steps", **STEPS, tooltip=STEPS_TOOLTIP),
+                steps_input(),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -100,19 +89,19 @@ class SampleShot(io.ComfyNode):
         image_latent_scale=shots.TRAINED, window=0, handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME,
         drift_control=1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        dit.check_base(model)
-        plan = plan_windows(model, shot, window, handover, overlap, blend, cfg)
         sampling = Sampling(
-            model, vae, shot, positive, negative, seed, steps, cfg, method, image_latent_scale, seeds, len(plan.windows)
-        )
+            model, vae, shot, positive, negative, seed=seed, steps=steps, cfg=cfg, method=method,
+            image_latent_scale=image_latent_scale, seeds=seeds,
+        )  # fmt: skip
+        plan = plan_windows(model, shot, cfg, window, handover, overlap, blend)
+        sampling.windows = len(plan.windows)
         report = ShotReport(shot, plan, str(sampling), getattr(cls.hidden, "unique_id", None))
-        begun = time.perf_counter()
         images = torch.empty(plan.total, shot.height, shot.width, 3)
         for made in LongShot(shot, plan, vae, sampling, drift_control).windows():
             frames = plan.finished(made.window)
             images[frames.start : frames.stop] = made.frames
             report.add(made)
-        text = report.text(sampling.times(len(plan.windows), time.perf_counter() - begun))
+        text = report.text(sampling.times())
         shown = ui.PreviewText(text).as_dict() | {"aa_timeline": [report.timeline()]}
         return io.NodeOutput(images, text, report.json(), report.plot(), ui=shown)
 

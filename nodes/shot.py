@@ -178,7 +178,7 @@ class EncodeShot(io.ComfyNode):
             "Sample Shot does this by itself; use this node to sample in your own way.",
             inputs=[
                 sockets.Shot.Input("shot", tooltip="From Shot."),
-                io.Vae.Input("vae", tooltip="The model's own VAE: CogVideoX's, or aa_tiny_vae with aa_tiny_base."),
+                sockets.vae_input(),
                 io.Conditioning.Input("positive", tooltip="A prompt, or No Prompt."),
                 io.Conditioning.Input(
                     "negative",

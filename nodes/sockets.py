@@ -22,6 +22,10 @@ Shot = io.Custom("AA_SHOT")
 CameraPath = io.Custom("AA_CAMERA_PATH")  # vision.camera_path.CameraPath
 
 
+def vae_input() -> io.Vae.Input:
+    return io.Vae.Input("vae", tooltip="The model's own VAE: CogVideoX's, or aa_tiny_vae with aa_tiny_base.")
+
+
 def check_both_or_neither(width: int, height: int, instead: str) -> None:
     """Raise ValueError unless both are a size in px, or both 0, which stands for ``instead``."""
     for name, value, other in (("width", width, height), ("height", height, width)):
