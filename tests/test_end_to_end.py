@@ -7,6 +7,7 @@ import time
 
 import av
 import client
+import comfyui
 import demo
 import host as hosts
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 pytestmark = pytest.mark.e2e
 
 FRAMES, SIZE, STEPS = 13, 128, 4
+WINDOWS = 6  # of a film, of 5 frames that share one
 LONG_NODES = ("Extract pose", "Mask the dancer", "Take the dancer out", "Sample shot")
 
 
@@ -203,3 +205,57 @@ def test_what_the_server_refuses_is_one_line_that_names_the_node(connection, pro
 def test_an_input_that_nobody_chose_is_said_before_anything_runs(connection):
     with pytest.raises(client.ClientError, match="^Driving video: no file is chosen"):
         connection.queue(json.loads(demo.WORKFLOW.read_text()))
+
+
+def film_prompt() -> dict:
+    """Render Shot and what it needs, small, of the host's own empty pictures; without loss, to compare frames."""
+    frames = 5 + 4 * (WINDOWS - 1)
+
+    def empty(count: int, colour: int) -> dict:
+        return {"width": 64, "height": 64, "batch_size": count, "color": colour}
+
+    nodes = {
+        "base": ("UNETLoader", {"unet_name": "aa_tiny_base.safetensors", "weight_dtype": "default"}),
+        "vae": ("VAELoader", {"vae_name": "aa_tiny_vae.safetensors"}),
+        "adapter": ("AA_LoadAdapter", {"adapter": "aa_tiny_adapter.safetensors"}),
+        "character": ("EmptyImage", empty(1, 0xC08040)),
+        "pose": ("EmptyImage", empty(frames, 0)),
+        "background": ("EmptyImage", empty(1, 0x4080C0)),
+    }
+    reference = {"adapter": ["adapter", 0], "vae": ["vae", 0], "character": ["character", 0], "width": 64, "height": 64}
+    nodes["reference"] = "AA_EncodeReference", reference
+    strengths = dict.fromkeys(("pose_strength", "reference_strength", "background_motion"), 1.0)
+    nodes["model"] = "AA_ApplyAdapter", {"model": ["base", 0], "adapter": ["adapter", 0], **strengths}
+    nodes["text"] = "AA_NoPrompt", {"model": ["model", 0]}
+    shot = {name: [name, 0] for name in ("pose", "background", "reference")}
+    nodes["shot"] = "AA_Shot", {**shot, "width": 0, "height": 0, "length": 0}
+    wired = {"model": "model", "vae": "vae", "shot": "shot", "positive": "text", "negative": "text"}
+    settings = {"seed": 3, "steps": 12, "cfg": 1.0, "method": "cogvideox_dpm", "window": 5, "fps": 16.0}
+    file = {"filename": "film", "format": "ffv1 mkv", "crf": 18.0}
+    nodes["film"] = "AA_RenderShot", {**{key: [node, 0] for key, node in wired.items()}, **settings, **file}
+    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_a_film_goes_on_where_it_was_after_its_server_was_killed(connection, server, tmp_path):
+    prompt, host, film = film_prompt(), hosts.get(), tmp_path / "output" / "film.mkv"
+    steps = prompt["film"]["inputs"]["steps"]
+    with comfyui.running(host, tmp_path, life=300) as first, client.Client(first.url) as to_first:
+        events = to_first.events(to_first.queue(prompt))
+        progress = (data["value"] for kind, data in events if kind == "progress" and data["node"] == "film")
+        next(value for value in progress if value > 2 * steps)
+        first.process.kill()
+        first.process.wait()
+    assert not film.exists()
+    done = len(json.loads((tmp_path / "output" / "film.parts" / "state.json").read_text())["rows"])
+    assert 2 <= done < WINDOWS
+    with comfyui.running(host, tmp_path, life=300) as second, client.Client(second.url) as to_second:
+        run = Run(to_second, prompt)
+    assert f"Went on after window {done} of {WINDOWS}." in run.history["outputs"]["film"]["text"][0]
+    assert run.progress("film")[0][0] >= done * steps
+    Run(connection, prompt)
+    assert np.array_equal(frames_of(film), frames_of(server.folder / "output" / "film.mkv"))
