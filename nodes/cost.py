@@ -22,6 +22,7 @@ from . import memory
 
 MEASURED = (5, 5, 21)  # frames of the windows that are measured; with the first one, the model is loaded
 STEPS = 2  # in each of them
+NOTICED = 1e6  # bytes: less is lost in what the process holds anyway
 SPARE = 0.9  # of the memory there is: what is free one moment is not the next
 FILE = "animate_anywhere_cost.json"  # in the user's folder
 
@@ -32,7 +33,8 @@ class Cost:
 
     step: tuple[float, float]  # seconds a step: a, b
     around: tuple[float, float]  # seconds of coding and decoding: fixed, and a latent frame
-    memory: tuple[float, float]  # bytes at the peak, beyond what was in use before: fixed, and a latent frame
+    memory: tuple[float, float]  # bytes at the peak, beyond what was in use before: fixed, and a latent frame; the
+    # latter is 0 where more frames were not seen to take more: without a GPU, they may fit into what the process holds
 
     def seconds(self, frames: int, steps: int) -> float:
         count = latents.latent_frames(frames)
@@ -41,12 +43,13 @@ class Cost:
     def bytes(self, frames: int) -> float:
         return self.memory[0] + self.memory[1] * latents.latent_frames(frames)
 
-    def largest(self, room: float) -> int:
-        """Frames of the largest window that needs at most ``room`` bytes; 0 if not even the smallest does."""
+    def largest(self, room: float) -> int | None:
+        """Frames of the largest window that needs at most ``room`` bytes; 0 if not even the smallest does, None where
+        nothing is known of it."""
+        if self.memory[1] <= 0:
+            return None
         if self.bytes(latents.SHORTEST) > room:
             return 0
-        if self.memory[1] <= 0:
-            return LONGEST
         return latents.valid_length(min(LONGEST, latents.frames_of(int((room - self.memory[0]) / self.memory[1]))))
 
 
@@ -78,7 +81,7 @@ def measure(model, shot: Shot, cfg: float, sampling) -> Cost:
     square = max(0.0, (longer_step / m - step / n) / (m - n))
     a_frame = max(0.0, (longer_around - around) / (m - n))
     needed, more = (each.most - each.before for each in (peak, longer_peak))
-    bytes_a_frame = max(0.0, (more - needed) / (m - n))
+    bytes_a_frame = (more - needed) / (m - n) if more - needed >= NOTICED else 0.0
     cost = Cost(
         step=(longer_step / m - square * m, square),
         around=(max(0.0, around - a_frame * n), a_frame),

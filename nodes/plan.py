@@ -55,15 +55,15 @@ class PlanShot(io.ComfyNode):
         if cost is None:
             cost = costs.measure(model, shot, cfg, sampling)
         plan = plan_windows(model, shot, cfg, window, handover, overlap, blend)
-        needed, free = cost.bytes(plan.windows[0].length), costs.free_bytes()
-        seen = needed >= 1e6  # less is lost in what the process holds anyway
+        free = costs.free_bytes()
+        largest = cost.largest(free)
         figures = {
             "frames": plan.total,
             "windows": [each.length for each in plan.windows],
             "seconds": sum(cost.seconds(each.length, steps) for each in plan.windows),
-            "memory": needed / 1e6 if seen else None,
+            "memory": None if largest is None else cost.bytes(plan.windows[0].length) / 1e6,
             "free": free / 1e6,
-            "largest": cost.largest(free) if seen else None,
+            "largest": largest,
             "measured": "now" if measured else "before",
         }
         report = _report(plan, figures)
@@ -72,8 +72,8 @@ class PlanShot(io.ComfyNode):
 
 def _report(plan: windows.Plan, figures: dict) -> str:
     seconds = figures["seconds"]
-    memory = "Memory: no more than ComfyUI held before; what fits is not known"
-    if figures["memory"] is not None:
+    memory = "Memory: the windows measured took no more than ComfyUI held already; what fits is not known"
+    if figures["largest"] is not None:
         memory = (
             f"About {figures['memory']:.0f} MB at the peak beside the model; {figures['free']:.0f} MB can be had\n"
             f"The largest window that fits: {figures['largest']} frames"
