@@ -20,6 +20,7 @@ FOLDER = "detection"  # the host's own: models/detection
 HEAVY = "blazepose_heavy.safetensors"
 
 BLAZEPOSE, BLAZEPOSE_HEAVY, DWPOSE = DETECTORS = ("blazepose", "blazepose heavy", "dwpose")
+LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 
 
 class Source(NamedTuple):
@@ -123,6 +124,14 @@ def detect(detector: str, images: Tensor, identities: Identities, progress: Call
     pose = dwpose.follow(images, progress, identities)
     mask = load_blazepose(BLAZEPOSE).segment(images, pose, lambda done: progress(len(images) + done))
     return Detected(Followed.of(pose, mask), remark)
+
+
+def nobody(images: Tensor, otherwise: str = "") -> ValueError:
+    """What to raise where nobody was found in ``images`` [T, H, W, C]. otherwise: what else an artist may do."""
+    return ValueError(
+        f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in the "
+        f"picture, and the person at least about 50 px tall; crop the video around the person{otherwise}."
+    )
 
 
 def steps_of(detector: str, frames: int) -> int:

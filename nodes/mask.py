@@ -11,10 +11,9 @@ from ..vision import mask as masks
 from ..vision import outline, pointing
 from ..vision import pose as poses
 from . import files, sockets
-from .detection import BLAZEPOSE, load_blazepose
+from .detection import BLAZEPOSE, LAPSE, load_blazepose, nobody
 from .feedback import progress_of
 
-LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 BLOCKS = ("inference", "training")
 MODELS = ("blazepose", "sam2")
 MATTING = ("off", "vitmatte")
@@ -100,13 +99,11 @@ def _by_sam2(images: Tensor, track: poses.PoseTrack | None, weights: str, object
 
 
 def _check_found(mask: Tensor, images: Tensor, track: poses.PoseTrack | None) -> None:
-    if not (mask > masks.INSIDE).any():
-        raise ValueError(
-            f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in "
-            "the picture, and the person at least about 50 px tall; crop the video around the person."
-            if track is None
-            else "pose: no person was found where it points to, in any frame. Is it the pose of these images?"
-        )
+    if (mask > masks.INSIDE).any():
+        return
+    if track is None:
+        raise nobody(images)
+    raise ValueError("pose: no person was found where it points to, in any frame. Is it the pose of these images?")
 
 
 def _matted(network: mattes.VitMatte, images: Tensor, mask: Tensor) -> Tensor:

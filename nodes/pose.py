@@ -2,7 +2,6 @@
 
 import numpy as np
 from comfy_api.latest import io, ui
-from torch import Tensor
 
 from ..vision import mask as masks
 from ..vision import pose as poses
@@ -10,7 +9,6 @@ from ..vision.tracking import LEADS, Identities
 from . import detection, preview, sockets
 from .feedback import frames_of, progress_of, ranges
 
-LAPSE = 2  # frames: BlazePose loses a sleeve or a hand before the body for so long, and finds it again
 MOST_PEOPLE = 8
 
 
@@ -24,7 +22,7 @@ def _report(found: poses.PoseTrack, filled: poses.PoseTrack, dropped: np.ndarray
         lines.append(f"{who} was seen in {seen[:, person].sum()} of {count}")
         invented = there[:, person] & ~seen[:, person]
         if invented.any():
-            around = f"Filled from the frames around, in the mask over {LAPSE} at most"
+            around = f"Filled from the frames around, in the mask over {detection.LAPSE} at most"
             lines.append(f"{around}: {ranges(invented)} (the first frame is 0)")
     if dropped.any():
         lines.append(f"Dropped: {ranges(dropped)}")
@@ -39,14 +37,6 @@ def _check(people: int, lead: str, lead_x: float, lead_y: float) -> None:
     for name, value in (("lead_x", lead_x), ("lead_y", lead_y)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: {value} lies outside the picture; 0 is its left or upper edge, 1 the other.")
-
-
-def _nobody(images: Tensor) -> ValueError:
-    return ValueError(
-        f"images: no person was found in any of the {len(images)} frames. The head and the trunk must be in "
-        "the picture, and the person at least about 50 px tall; crop the video around the person, or take the "
-        "pose from another detector."
-    )
 
 
 def dropped_frames_input() -> io.String.Input:
@@ -147,11 +137,11 @@ class ExtractPose(io.ComfyNode):
         progress = progress_of(detection.steps_of(detector, len(images)))
         followed, remark = detection.detect(detector, images, Identities(people, lead, point), progress)
         if not followed.seen.any():
-            raise _nobody(images)
+            raise detection.nobody(images, ", or take the pose from another detector")
         check_something_is_kept(followed.pose, dropped)
         filled, _ = poses.fill_gaps(poses.drop(followed.pose, dropped))
         pose = poses.smooth(filled, smoothing)
-        masks.close_lapses(followed.mask.numpy(), LAPSE)
+        masks.close_lapses(followed.mask.numpy(), detection.LAPSE)
         report = _report(followed.pose, filled, dropped, remark)
         confidence, missed = lead_of(followed.pose)
         shown = {"aa_pose": [preview.pose_player(pose, confidence, missed | dropped, images)]}
