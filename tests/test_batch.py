@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import http.server
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import host as hosts
 import jobs
 import numpy as np
 import pytest
+import toy_server
 from PIL import Image
 
 pytestmark = pytest.mark.e2e
@@ -300,22 +300,13 @@ def test_a_table_in_json(folder, known):
     assert job.files == {("1", "image"): (folder / "dark.png").resolve()}
 
 
-def test_a_server_that_dies_in_the_middle_of_an_answer_is_gone():
-    class Dying(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", "623")
-            self.end_headers()
-            self.wfile.write(b"cut o")
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Dying) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
+@pytest.mark.parametrize("answer", ["breaks off", "is that of a proxy in front of it"])
+def test_a_server_that_does_not_answer_to_the_end_is_gone(answer):
+    with toy_server.ToyServer().running() as server:
+        server.files["view"], server.breaks = (bytes(623), [5]) if answer == "breaks off" else (502, [])
         connection = object.__new__(client.Client)  # its socket needs a ComfyUI
-        connection.url = f"http://127.0.0.1:{server.server_port}"
-        with pytest.raises(client.Gone, match="no answer from .*/view"):
+        connection.url = server.url
+        with pytest.raises(client.Gone, match=f"{server.url}/view"):
             connection.get("view")
 
 

@@ -1,7 +1,6 @@
 """scripts/host.py against a package index on this machine: what broke off goes on, what is there is left alone."""
 
 import hashlib
-import http.server
 import io
 import os
 import tarfile
@@ -11,6 +10,7 @@ import zipfile
 import download
 import host
 import pytest
+import toy_server
 
 ARCHIVE = os.urandom(300_000)
 # A pip that only writes down what it was asked for, and fails when it reads the word that is to break.
@@ -27,57 +27,24 @@ def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-class Index(http.server.ThreadingHTTPServer):
-    """A package index whose connections can break off, and which remembers what it was asked."""
+class Index(toy_server.ToyServer):
+    """A package index."""
 
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {}
-        self.breaks = []  # after how many bytes the next answers break off
-        self.ranges = True
-        self.asked = []  # (name, Range header)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        if self.path.startswith("/simple/"):
-            project = self.path.split("/")[2]
-            names = [name for name in self.server.files if name.startswith(project)]
-            page = "".join(f'<a href="../../files/{name}#sha256=0">{name}</a>' for name in names).encode()
-            return self.answer(200, page)
-        name = self.path.rsplit("/", 1)[-1]
-        content, start = self.server.files[name], 0
-        span = self.headers.get("Range")
-        self.server.asked.append((name, span))
-        if span and self.server.ranges:
-            start = int(span.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
-                return self.answer(416, b"")
-        return self.answer(206 if start else 200, content[start:], self.server.breaks)
-
-    def answer(self, status, content, breaks=()):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: breaks.pop(0)] if breaks else content)
-        self.close_connection = True
+    def page(self, path):
+        if not path.startswith("simple/"):
+            return None
+        names = (file.removeprefix("files/") for file in self.files)
+        project = path.split("/")[1]
+        found = (f'<a href="../../files/{name}#sha256=0">{name}</a>' for name in names if name.startswith(project))
+        return "".join(found).encode()
 
 
 @pytest.fixture
 def index(monkeypatch):
-    server = Index()
-    server.files["thing-1.tar.gz"] = ARCHIVE
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple/")
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Index().running() as server:
+        server.files["files/thing-1.tar.gz"] = ARCHIVE
+        monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple/")
+        yield server
 
 
 def url(index):
@@ -94,7 +61,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_broke(index, tmp_path):
     index.breaks = [100_000, 50_000]
     host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
     assert (tmp_path / "thing").read_bytes() == ARCHIVE
-    assert [span for _, span in index.asked] == [None, "bytes=100000-", "bytes=150000-"]
+    assert index.asked == [None, "bytes=100000-", "bytes=150000-"]
     assert not (tmp_path / "thing.part").exists()
 
 
@@ -106,7 +73,7 @@ def test_a_later_run_goes_on_with_the_part_that_an_earlier_one_left(index, tmp_p
         host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
     sleepless.undo()
     host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
-    assert index.asked[-1] == ("thing-1.tar.gz", "bytes=15000-")
+    assert index.asked[-1] == "bytes=15000-"
     assert (tmp_path / "thing").read_bytes() == ARCHIVE
 
 
@@ -126,7 +93,7 @@ def test_a_spoiled_part_is_deleted_and_fetched_anew(index, tmp_path):
     (tmp_path / "thing.part").write_bytes(b"spoiled" * 100)
     host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
     assert (tmp_path / "thing").read_bytes() == ARCHIVE
-    assert [span for _, span in index.asked] == ["bytes=700-", None]
+    assert index.asked == ["bytes=700-", None]
 
 
 def test_a_wrong_hash_is_an_error_after_one_retry_and_leaves_no_part(index, tmp_path, capfd):
@@ -168,7 +135,7 @@ def place(index, tmp_path, monkeypatch):
     wheel = io.BytesIO()
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("pip/__main__.py", FAKE_PIP)
-    index.files |= {"comfy-1.tar.gz": packed.getvalue(), "pip-1.whl": wheel.getvalue()}
+    index.files |= {"files/comfy-1.tar.gz": packed.getvalue(), "files/pip-1.whl": wheel.getvalue()}
     toml = tmp_path / "host.toml"
     toml.write_text(pins(packed.getvalue(), wheel.getvalue()))
     monkeypatch.setattr(host, "PINS", toml)

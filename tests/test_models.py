@@ -3,14 +3,13 @@ wrong."""
 
 import errno
 import hashlib
-import http.server
 import json
 import os
-import threading
 
 import download
 import pack
 import pytest
+import toy_server
 from animate_anywhere.nodes import background, detection, files, mask
 
 import models
@@ -19,45 +18,23 @@ WEIGHTS = os.urandom(200_000)
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 
-class Hub(http.server.ThreadingHTTPServer):
-    """Repositories whose connections can break off, as huggingface.co answers."""
-
-    daemon_threads = True
+class Hub(toy_server.ToyServer):
+    """Repositories, as huggingface.co answers."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {"some/model/resolve/main/weights.safetensors": WEIGHTS}
-        self.breaks = []  # after how many bytes the next answers break off
-        self.ranges = True
-        self.asked = []  # Range header of each download
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        super().__init__()
+        self.files["some/model/resolve/main/weights.safetensors"] = WEIGHTS
 
+    def headers_of(self, path):
+        content = self.files[path]
+        return {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"'}
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        content = self.server.files[self.path.lstrip("/")]
-        self.send_response(200)
-        self.send_header("X-Linked-Size", str(len(content)))
-        self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.end_headers()
-
-    def do_GET(self):
-        path = self.path.lstrip("/").split("?")[0]
-        if path.startswith("api/models/some/model/tree/main"):
-            return self.answer(200, self.tree(path.removeprefix("api/models/some/model/tree/main").strip("/")))
-        content, start, span = self.server.files[path], 0, self.headers.get("Range")
-        self.server.asked.append(span)
-        if span and self.server.ranges:
-            start = int(span.removeprefix("bytes=").removesuffix("-"))
-        return self.answer(206 if start else 200, content[start:], self.server.breaks)
-
-    def tree(self, below):
-        prefix = "some/model/resolve/main/"
-        entries = []
-        for name, content in self.server.files.items():
+    def page(self, path):
+        tree, prefix = "api/models/some/model/tree/main", "some/model/resolve/main/"
+        if not path.startswith(tree):
+            return None
+        below, entries = path.removeprefix(tree).strip("/"), []
+        for name, content in self.files.items():
             if name.startswith(prefix + below):
                 entry = {"type": "file", "path": name.removeprefix(prefix), "size": len(content), "oid": "0" * 40}
                 if name.endswith(".safetensors"):
@@ -66,24 +43,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 entries.append(entry)
         return json.dumps(entries).encode()
 
-    def answer(self, status, content, breaks=()):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: breaks.pop(0)] if breaks else content)
-        self.close_connection = True
-
 
 @pytest.fixture
 def hub(monkeypatch):
-    server = Hub()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setattr(models, "HUB", server.url)
-    monkeypatch.setattr(models, "RESERVE", 0)
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Hub().running() as server:
+        monkeypatch.setattr(models, "HUB", server.url)
+        monkeypatch.setattr(models, "RESERVE", 0)
+        monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+        yield server
 
 
 @pytest.fixture
