@@ -21,7 +21,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from .frames import picture as to_picture
-from .registration import register
+from .registration import Place
 
 CELLS = 128  # along the longer side: a texture finer than this says nothing of light
 SOFT = 2.0  # cells: sigma of the blur over them
@@ -152,6 +152,7 @@ class Anchor:
     def __init__(self, picture: Tensor, hidden: ndarray | Tensor | None = None) -> None:
         self.picture = picture
         self.hidden = _mask(hidden, picture)
+        self.place = Place(picture, self.hidden)
         clear = np.float32(self.hidden == 0)
         cells, weight = _cells(to_picture(picture), clear)
         around, _ = _blurred(cells, weight, 4 * SOFT)
@@ -166,7 +167,7 @@ class Anchor:
             sizes = f"{tuple(frame.shape)} and the first picture {tuple(self.picture.shape)}"
             raise ValueError(f"frame: it is {sizes}; they must be equal in size.")
         hidden = _mask(hidden, frame)
-        there = register(self.picture, frame, self.hidden, hidden)
+        there = self.place.find(frame, hidden)
         if there is None and not self.even:
             return None
         seen, shown = to_picture(frame), np.float32(hidden == 0)

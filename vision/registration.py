@@ -1,7 +1,10 @@
 """Where one picture lies in another that may have been made long after it, with no path of frames between them.
 
 register(picture, frame, hidden=None, hidden_frame=None) -> homography [3, 3] or None
+Place(picture, hidden=None).find(frame, hidden_frame=None)      the same, for many frames of one picture
 """
+
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -26,19 +29,38 @@ def register(
     Features (SIFT) find a place however far away, Lucas-Kanade then measures it to a tenth of a pixel; where the
     pictures are too soft for the one, the other may do alone.
     """
-    none = np.zeros(picture.shape[:2], bool)
-    hidden, hidden_frame = (none if mask is None else mask for mask in (hidden, hidden_frame))
-    far = _by_features(picture, frame, hidden, hidden_frame)
-    near = alignment.match(picture, frame, hidden, hidden_frame, np.eye(3) if far is None else far)
-    return far if near is None else near
+    return Place(picture, hidden).find(frame, hidden_frame)
 
 
-def _by_features(picture: Tensor, frame: Tensor, hidden: ndarray, hidden_frame: ndarray) -> ndarray | None:
-    scale = min(1.0, WORKING_SIZE / max(picture.shape[:2]))
-    found = [_features(image, mask, scale) for image, mask in ((picture, hidden), (frame, hidden_frame))]
-    if min(len(points) for points, _ in found) < FEWEST_POINTS:
+class Place:
+    """A picture with its features, which are found once. See `register`."""
+
+    def __init__(self, picture: Tensor, hidden: ndarray | None = None) -> None:
+        self.picture = picture
+        self.hidden = _mask(hidden, picture)
+
+    def find(self, frame: Tensor, hidden_frame: ndarray | None = None) -> ndarray | None:
+        hidden_frame = _mask(hidden_frame, frame)
+        far = _by_features(self.features, _features(frame, hidden_frame), self.picture.shape[:2])
+        guess = np.eye(3) if far is None else far
+        near = alignment.match(self.picture, frame, self.hidden, hidden_frame, guess)
+        return far if near is None else near
+
+    @cached_property
+    def features(self) -> tuple[ndarray, ndarray]:
+        return _features(self.picture, self.hidden)
+
+
+def _mask(hidden: ndarray | None, picture: Tensor) -> ndarray:
+    return np.zeros(picture.shape[:2], bool) if hidden is None else hidden
+
+
+def _by_features(
+    found: tuple[ndarray, ndarray], found_there: tuple[ndarray, ndarray], size: tuple[int, int]
+) -> ndarray | None:
+    (points, looks), (points_there, looks_there) = found, found_there
+    if min(len(points), len(points_there)) < FEWEST_POINTS:
         return None
-    (points, looks), (points_there, looks_there) = found
     pairs = cv2.BFMatcher().knnMatch(looks, looks_there, k=2)
     pairs = [best for best, second in pairs if best.distance < DISTINCT * second.distance]
     if len(pairs) < FEWEST_POINTS:
@@ -48,11 +70,12 @@ def _by_features(picture: Tensor, frame: Tensor, hidden: ndarray, hidden_frame: 
     homography, agree = cv2.findHomography(source, target, cv2.USAC_MAGSAC, TOLERANCE, maxIters=5000)
     if homography is None or agree.sum() < max(FEWEST_POINTS, 0.3 * len(pairs)):
         return None
-    return homography if _sane(homography, picture.shape[:2]) else None
+    return homography if _sane(homography, size) else None
 
 
-def _features(image: Tensor, hidden: ndarray, scale: float) -> tuple[ndarray, ndarray]:
+def _features(image: Tensor, hidden: ndarray) -> tuple[ndarray, ndarray]:
     """Points [N, 2] px of the full-size image, and their descriptors [N, 128]."""
+    scale = min(1.0, WORKING_SIZE / max(image.shape[:2]))
     grey = cv2.cvtColor(image[..., :3].float().clamp(0, 1).cpu().numpy(), cv2.COLOR_RGB2GRAY)
     clear = (np.asarray(hidden) == 0).astype(np.uint8)
     if scale < 1:
