@@ -112,9 +112,10 @@ def test_page_has_no_relative_links(schema):
 
 
 @each_node
-def test_readme_has_a_section_with_a_link_to_the_page(schema):
-    found = re.search(rf"^### {re.escape(schema.display_name)}\n(.*?)(?=^##|\Z)", README.read_text(), re.M | re.DOTALL)
-    assert found and f"(js/docs/{schema.node_id}/en.md)" in found[1]
+def test_readme_has_a_line_with_a_link_to_the_page_and_every_output(schema):
+    link = re.escape(f"[{schema.display_name}](js/docs/{schema.node_id}/en.md)")
+    found = re.search(rf"^\| {link} \| [^|]+ \| ([^|]+) \|$", README.read_text(), re.MULTILINE)
+    assert found and re.findall(r"`(\w+)`", found[1]) == [output.id for output in schema.outputs]
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.name)
