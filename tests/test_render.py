@@ -1,7 +1,6 @@
 """Render Shot: a film that is interrupted, in any way, and goes on, is the film that it would have been."""
 
 import errno
-import gc
 import json
 import os
 import resource
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 import render_toys
 import torch
-from animate_anywhere.models import attach, fingerprint, windows
+from animate_anywhere.models import attach, windows
 from animate_anywhere.nodes import film, long_shot, render, unfinished
 
 NAME = "animate_anywhere/shot"
@@ -276,28 +275,6 @@ def test_lost_parts_start_afresh(toy, output, stop, uninterrupted, lost):
     (output / f"{NAME}.parts" / lost).unlink()
     assert "Started afresh: windows of the render before are missing." in run(toy).result[1]
     assert packets_of(output / f"{NAME}.mp4") == packets_of(uninterrupted[film.H264])
-
-
-def test_a_fingerprint_is_that_of_the_inputs_and_not_of_the_run(toy):
-    """Sampling merges background motion into the weights, and the host leaves it there."""
-    gc.collect()
-    before = fingerprint.of_model(weaker(toy).model)
-    run(weaker(toy))
-    assert fingerprint.of_model(weaker(toy).model) == before
-    motionless = attach.attach(toy.base, toy.adapter, pose_strength=0.5, background_motion_strength=0.9)
-    assert fingerprint.of_model(motionless) != before
-    assert fingerprint.of_model(toy.model) != before
-
-
-def test_a_fingerprint_takes_in_what_an_object_is_set_to():
-    def patched(strength, bias):
-        return {"patch": lambda weight: weight * strength, "bias": [bias, ("text", 1.0)]}
-
-    one = fingerprint.of(patched(1.0, torch.zeros(3)))
-    assert fingerprint.of(patched(1.0, torch.zeros(3))) == one
-    assert fingerprint.of(patched(2.0, torch.zeros(3))) != one
-    assert fingerprint.of(patched(1.0, torch.tensor([0, 0, 1e-9]))) != one
-    assert fingerprint.of(torch.zeros(1).expand(5)) == fingerprint.of(torch.zeros(5))
 
 
 # --- refusals
