@@ -1,20 +1,16 @@
-"""DynamiCtrl from its files on disk to its latents: loading, what its shots carry, sampling, refusals."""
+"""DynamiCtrl at work: what its shots carry, sampling, refusals. tests/test_dynamictrl_files.py loads it."""
 
-import ctypes
-import gc
 from dataclasses import replace
-from pathlib import Path
 
 import comfy.model_management
 import comfy.sample
 import comfy.sd
 import diffusers
-import folder_paths
 import pytest
 import released
 import torch
 import toys
-from animate_anywhere.models import attach, clips, dynamictrl, latents, sampler, shards
+from animate_anywhere.models import attach, clips, dynamictrl, latents, sampler
 from animate_anywhere.nodes import dynamictrl as nodes
 from animate_anywhere.nodes import sample as samples
 from animate_anywhere.nodes import shot as shots
@@ -99,107 +95,11 @@ def released_run(state, positive, negative, scale, steps, monkeypatch, seed=7, c
     return x.movedim(2, 1)
 
 
-# --- from files to a forward
+# --- with what else the host does
 
 
-def listed(monkeypatch, folder):
-    """``folder``'s grandparent is models/diffusion_models."""
-    root = folder.parent.parent
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusion_models", ([str(root)], {".safetensors"}))
-    folder_paths.filename_list_cache.pop("diffusion_models", None)
-    return root
-
-
-def test_the_node_finds_the_folder_and_its_model_computes_what_was_released(monkeypatch, folder, state):
-    listed(monkeypatch, folder)
-    assert nodes.checkpoints() == ["DynamiCtrl/transformer/"]
-    (model,) = nodes.LoadDynamiCtrl.execute("DynamiCtrl/transformer/").result
-    comfy.model_management.load_models_gpu([model, *model.get_nested_additional_models()])
-    x, pose, text = torch.randn(1, 32, 4, 4, 6), torch.randn(1, 16, 4, 4, 6), words(3)
-    timestep, options = torch.tensor([640.0]), {"wrappers": model.wrappers}
-    network = model.model.diffusion_model
-    ours = network(x, timestep, text, torch.tensor([2.0]), transformer_options=options, aa_pose=pose)
-    expected = released.forward(state, x.movedim(2, 1), pose.movedim(2, 1), timestep, text).movedim(2, 1)
-    assert (ours - expected).norm() < 1e-5 * expected.norm()  # the order of sums
-
-
-def test_a_single_file_is_listed_by_its_name_and_found(monkeypatch, tmp_path, folder):
-    target = tmp_path / "models" / "one" / "dynamictrl.safetensors"
-    target.parent.mkdir(parents=True)
-    shards.to_native(shards.read(folder), target)
-    listed(monkeypatch, target)
-    assert nodes.checkpoints() == ["one/dynamictrl.safetensors"]
-    assert nodes.path_of("one/dynamictrl.safetensors") == target
-
-
-def test_a_folder_that_has_gone_is_named(monkeypatch, folder):
-    listed(monkeypatch, folder)
-    with pytest.raises(ValueError, match="checkpoint: there is no folder Gone/ in models/diffusion_models"):
-        nodes.path_of("Gone/")
-
-
-def weights_of(model):
-    pada = model.additional_models[attach.KEY][0].model
-    return {**model.model.diffusion_model.state_dict(), **{f"pada.{k}": v for k, v in pada.state_dict().items()}}
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_any_number_of_shards_in_any_order_is_the_same_model(tmp_path, state, model, count):
-    """Tensors are dealt to the shards from the last to the first."""
-    backwards = dict(reversed(state.items()))
-    loaded = dynamictrl.load(released.save(tmp_path / "transformer", backwards, count))
-    expected = weights_of(model)
-    assert weights_of(loaded).keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in weights_of(loaded).items())
-
-
-def test_the_single_native_file_is_the_same_model(tmp_path, folder, model):
-    shards.to_native(shards.read(folder), tmp_path / "dynamictrl.safetensors")
-    loaded = dynamictrl.load(tmp_path / "dynamictrl.safetensors")
-    assert all(torch.equal(value, weights_of(model)[key]) for key, value in weights_of(loaded).items())
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the highest resident memory")
-def test_memory_peaks_at_the_weights_size_and_one_shard(tmp_path):
-    """Resident memory, mapped files included; 10 % on top for the network's own objects and what torch keeps."""
-    state = released.weights(8, width=256)
-    size = sum(value.numel() * value.element_size() for value in state.values())
-    count = 4
-    folder = released.save(tmp_path / "transformer", state, count)
-    del state
-    dynamictrl.load(released.save(tmp_path / "small", released.weights(1)))  # what a first load imports and caches
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed and not given back would be counted as there already
-
-    def resident(name):
-        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-        return int(line.split()[1]) * 1024
-
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts again from here
-    model = dynamictrl.load(folder)
-    peak = resident("VmHWM") - before
-    assert model is not None and size < peak < 1.1 * size * (1 + 1 / count)
-
-
-def test_progress_counts_files_and_may_cancel(folder):
-    done = []
-    dynamictrl.load(folder, progress=done.append)
-    assert done == [1, 2, 3]
-
-    def cancel(count):
-        raise comfy.model_management.InterruptProcessingException
-
-    with pytest.raises(comfy.model_management.InterruptProcessingException):
-        dynamictrl.load(folder, progress=cancel)
-
-
-def test_fp8_is_the_hosts_own(monkeypatch, folder, vae, shot):
-    """The base in 3 bits of mantissa, PadaLN as it is; and it still samples."""
-    listed(monkeypatch, folder)
-    (model,) = nodes.LoadDynamiCtrl.execute("DynamiCtrl/transformer/", "fp8_e4m3fn").result
-    assert model.model.diffusion_model.blocks[1].q.weight.dtype == torch.float8_e4m3fn
-    assert model.additional_models[attach.KEY][0].model.blocks[1].linear.weight.dtype == torch.float32
+def test_it_samples_in_fp8(folder, vae, shot):
+    model = dynamictrl.load(folder, nodes.PRECISIONS["fp8_e4m3fn"])
     assert guided(model, *encoded(shot, vae, model), steps=1).isfinite().all()
 
 
