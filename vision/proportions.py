@@ -35,8 +35,8 @@ RARE = 0.1  # share of the frames that is no match for the picture
 # By how much a bone's ratio to the whole is off, as deviation of its log, measured on 140 pairs of people of the stage:
 # of bones that both show; that one does not show, but its mate; that one does not show; and where the two do not match.
 SHOWN, BY_MATE, HIDDEN, HIDDEN_ARM = 0.09, 0.07, 0.15, 0.18
-TURNED_AWAY = {"shoulders": 0.23, "hips": 0.12}
-SITTING = {"thighs": 0.15}
+TURNED_AWAY = {"shoulders": 0.175, "hips": 0.09}
+SITTING = {"thighs": 0.17}
 WILD = 0.2
 DOUBTFUL = 0.105  # an error of this size leaves 1/e of the confidence
 UNKNOWN = 0.5  # how far apart a bone counts that the picture shows and a frame does not
