@@ -159,6 +159,17 @@ def test_a_table_tells_the_order():
     assert told["rows"]["1 - M"]["PSNR"] == {"mean": 18.0, "spread": pytest.approx(2**0.5)}
 
 
+def test_a_table_tells_where_attention_goes_and_leaves_it_out_where_nobody_looked():
+    looked = {"explicit two-stage": None, "without BML": 0.4, "ours": 0.2}
+    found = {
+        name: [[clip_of("pose" if share else "two-stage", psnr=1.0) | ({"attention": share} if share else {})]]
+        for name, share in looked.items()
+    }
+    assert tables.summary("III", found)["best"]["outside bands"] == "ours"
+    assert "0.200 ± 0.000*" in tables.text("III", found)
+    assert next(line for line in tables.text("III", found).splitlines() if line.startswith("explicit")).count("—") == 1
+
+
 @pytest.fixture
 def plan(files, vae_file, quick_clips, tmp_path):
     header, groups = adapters.read(files / checkpoint.ADAPTER)

@@ -62,7 +62,7 @@ class Loss:
     """Eq. 7 of the paper. A weight of 0 leaves its part out altogether."""
 
     person: float = 0.0  # how much more the latent loss counts where the character is; 0: as in the paper
-    timestep_shift: float = 1.0  # more than 1: noisy timesteps come more often (see samples.shifted); 1: as in the paper
+    timestep_shift: float = 1.0  # above 1, noisy timesteps come more often (samples.shifted); 1: as in the paper
     perceptual: float = 0.0
     vgg: str = ""  # file of VGG's weights; empty: edges and colours instead
     decoded: int = 0  # clips of a micro batch that are decoded at most, the others' share falling to them; 0: all

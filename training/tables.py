@@ -32,7 +32,10 @@ RUNS = {
     **{f"percentile-{value}": (f"loss.percentile={value}.0",) for value in (10, 50, 70, 90)},
 }
 # figure -> its name in clips' rows, and whether more is better
-COLUMNS = {"PSNR": True, "SSIM": True, "person, dB": True, "background error": False, "direction": True}
+COLUMNS = {
+    "PSNR": True, "SSIM": True, "person, dB": True, "background error": False, "direction": True,
+    "outside bands": False,  # attention; not looked at under "two-stage"
+}  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +173,13 @@ def columns_of(clips: Sequence[dict], condition: str) -> dict[str, float]:
         "person, dB": float(np.nanmean(column("person"))),
         "background error": float(motion[known].sum() / max(still[known].sum(), 1e-9)),
         "direction": float((column("direction")[moving] >= figures.RIGHT).mean()) if moving.any() else float("nan"),
+        "outside bands": _known_mean([clip.get("attention", np.nan) for clip in clips]),
     }
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def summary(table: str, found: dict[str, list[list[dict]]]) -> dict:
@@ -185,10 +194,10 @@ def summary(table: str, found: dict[str, list[list[dict]]]) -> dict:
             }
             for name in COLUMNS
         }
-    best = {
-        name: (max if more else min)(rows, key=lambda row, name=name: rows[row][name]["mean"])
-        for name, more in COLUMNS.items()
-    }
+    best = {}
+    for name, more in COLUMNS.items():
+        known = {row: cells[name]["mean"] for row, cells in rows.items() if np.isfinite(cells[name]["mean"])}
+        best[name] = (max if more else min)(known, key=known.get, default=None)
     paper = [row.name for row in sorted(TABLES[table], key=lambda row: -row.psnr)]
     order = sorted(rows, key=lambda row: -rows[row]["PSNR"]["mean"])
     first, second = order[:2]
@@ -214,6 +223,8 @@ def text(table: str, found: dict[str, list[list[dict]]]) -> str:
     for row in TABLES[table]:
         cells = [
             f"{cell['mean']:.3f} ± {cell['spread']:.3f}{'*' if told['best'][name] == row.name else ' '}"
+            if np.isfinite(cell["mean"])
+            else "— "
             for name, cell in told["rows"][row.name].items()
         ]
         lines.append(f"{row.name:26}" + "".join(f"{cell:>20}" for cell in cells) + f"{row.psnr:14.2f}")
