@@ -208,8 +208,8 @@ def draw_step(
     """What happens at ``step`` of a run of ``seed``.
 
     Timesteps are spread evenly over the batch from a random start (CogVideoX, "explicit uniform sampling"): the loss
-    jumps less. ``shift`` moves them towards noise, see shifted(). Conditions are dropped for a step as a whole: a network that has nothing to say then does not run at
-    all, and one attention serves the batch.
+    jumps less. ``shift`` moves them towards noise, see shifted(). Conditions are dropped for a step as a whole: a
+    network that has nothing to say then does not run at all, and one attention serves the batch.
     """
     rng = np.random.default_rng([seed, step, 1])
     shares = (np.arange(batch) + rng.random()) / batch
