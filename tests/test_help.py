@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import json
 import re
 import sys
 from pathlib import Path
@@ -27,8 +28,22 @@ SCHEMAS = schemas()
 each_node = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.node_id)
 
 
-def page(schema):
-    return (PAGES / schema.node_id / "en.md").read_text()
+CHINESE = {  # heading of a page in English -> in Chinese
+    "Inputs": "输入",
+    "Outputs": "输出",
+    "When something else is better": "何时用别的节点",
+    "Files": "文件",
+    "Errors": "错误",
+}
+translated = pytest.mark.parametrize(
+    "schema",
+    [schema for schema in SCHEMAS if (PAGES / schema.node_id / "zh.md").is_file()],
+    ids=lambda schema: schema.node_id,
+)
+
+
+def page(schema, language="en"):
+    return (PAGES / schema.node_id / f"{language}.md").read_text()
 
 
 def section(text, heading):
@@ -66,7 +81,9 @@ def anchors(text):
 
 def test_every_node_has_a_page_and_every_page_a_node():
     pages = {path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.*")}
-    assert pages == {f"{schema.node_id}/en.md" for schema in SCHEMAS}
+    nodes = {schema.node_id for schema in SCHEMAS}
+    assert {f"{node}/en.md" for node in nodes} <= pages
+    assert pages <= {f"{node}/{language}.md" for node in nodes for language in ("en", "zh")}
 
 
 @each_node
@@ -109,6 +126,31 @@ def test_errors_on_the_page_are_those_of_the_code(schema):
 def test_page_has_no_relative_links(schema):
     # The host opens them as addresses of its own, where nothing is.
     assert not links(page(schema))
+
+
+@translated
+def test_page_in_chinese_is_built_as_the_english_one(schema):
+    """The same headings in the same order, and below each the same sockets, defaults and error messages."""
+    english, chinese = (page(schema, language) for language in ("en", "zh"))
+    headings = re.findall("^## (.+)$", english, re.MULTILINE)
+    assert re.findall("^## (.+)$", chinese, re.MULTILINE) == [CHINESE[heading] for heading in headings]
+    assert chinese.count("```") == english.count("```") == 2 and not links(chinese)
+    for heading in headings:
+        told, meant = section(chinese, CHINESE[heading]), section(english, heading)
+        for item in (r"^- `(\w+)`", '"([^"]+)"'):
+            assert re.findall(item, told, re.MULTILINE) == re.findall(item, meant, re.MULTILINE)
+        defaults = re.findall(r"^- `(\w+)`, default ([^:]+):", meant, re.MULTILINE)
+        assert re.findall("^- `(\\w+)`，默认 ([^：]+)：", told, re.MULTILINE) == defaults
+
+
+@translated
+def test_page_in_chinese_has_the_names_that_nodes_have_there(schema):
+    names = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text())
+    chinese = page(schema, "zh")
+    assert chinese.startswith(f"# {names[schema.node_id]['display_name']}\n")
+    for other in SCHEMAS:
+        if other.node_id in names and names[other.node_id]["display_name"] != other.display_name:
+            assert f"**{other.display_name}**" not in chinese
 
 
 @each_node
