@@ -3,12 +3,13 @@
 import numpy as np
 from comfy_api.latest import io, ui
 
+import nodes
+
 from ..vision import background_tracks
 from ..vision import tracks as points
 from . import preview, sockets
 from .feedback import progress_of, ranges
 
-LARGEST = 16384  # px, as in the host's own nodes
 NOTICEABLE = 0.05  # px a frame, or about as much at the picture's edge: less is not told
 
 
@@ -157,7 +158,7 @@ class TrackBackground(io.ComfyNode):
 class DrawTracks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": LARGEST}
+        size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
         return io.Schema(
             node_id=f"{sockets.PREFIX}DrawTracks",
             display_name="Draw Tracks",
