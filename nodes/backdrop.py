@@ -3,12 +3,14 @@
 import numpy as np
 from comfy_api.latest import io, ui
 
+import nodes
+
 from ..vision import backdrop, track_motion
 from ..vision.camera_path import CameraPath
 from ..vision.tracks import Tracks
 from . import sockets
 from .feedback import progress_of, ranges
-from .tracks import LARGEST, motion_in_words
+from .tracks import motion_in_words
 
 
 def _motion(background, tracks, camera_path, width: int, height: int) -> track_motion.Motion:
@@ -43,7 +45,7 @@ def _report(motion: track_motion.Motion, revealed: np.ndarray) -> str:
 class MoveBackground(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": LARGEST}
+        size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
         return io.Schema(
             node_id=f"{sockets.PREFIX}MoveBackground",
             display_name="Move Background",
