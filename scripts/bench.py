@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pack
@@ -21,6 +22,7 @@ import pack
 SIZE, FRAMES, STEPS = 256, 45, 6
 PREPARE_FRAMES = 100
 TRACK_FRAMES = 120
+MASK_FRAMES = 20
 SHORT_FILM, LONG_FILM, RENDER_SIZE = 100, 1000, 64
 
 
@@ -164,6 +166,61 @@ def bench_prepare() -> None:
     report("pose and mask at 1280×720", f"{PREPARE_FRAMES / taken:.1f} fps", "at least 25")
 
 
+def bench_mask() -> None:
+    """The mask of a 720p video as Segment Character makes it by default, and the pose of it, in time of the process."""
+    pack.load()
+    import cv2
+    import torch
+    from animate_anywhere.nodes.detection import WEIGHTS
+    from animate_anywhere.vision import detectors, outline
+    from demo import dance_frames
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    clip = dance_frames()[:MASK_FRAMES].movedim(-1, 1)
+    frames = torch.nn.functional.interpolate(clip, (720, 1280), mode="bilinear").movedim(1, -1).contiguous()
+    network, marks = detectors.load_blazepose(WEIGHTS), [time.process_time()]
+    with torch.inference_mode():
+        pose = network.follow(frames).pose
+        marks.append(time.process_time())
+        mask = network.segment(frames, pose).numpy()
+        marks.append(time.process_time())
+        outline.steady(frames, mask, 0.5)
+        marks.append(time.process_time())
+        for index, frame in enumerate(frames):
+            mask[index] = outline.refine(frame.numpy(), mask[index])
+        marks.append(time.process_time())
+    parts = ("pose and mask", "mask of a pose", "steadying it", "drawing it to edges")
+    for name, (start, end) in zip(parts, pairwise(marks)):
+        report(f"{name} at 1280×720", f"{(end - start) / MASK_FRAMES * 1e3:.0f} ms", "of one core, a frame")
+    report("all of it", f"{MASK_FRAMES / (marks[-1] - marks[0]):.1f} fps", "15 on one core make 30 on two")
+
+
+def bench_pose_memory() -> None:
+    """What following people takes beyond the frames that go in and the pose and mask that come out, by length."""
+    pack.load()
+    import torch
+    from animate_anywhere.nodes.detection import WEIGHTS
+    from animate_anywhere.vision import detectors
+    from demo import dance_frames
+
+    clip = torch.nn.functional.interpolate(dance_frames().movedim(-1, 1), (128, 128), mode="area").movedim(1, -1)
+    network = detectors.load_blazepose(WEIGHTS)
+    with torch.inference_mode():
+        network.follow(clip[:5])
+        for count in (SHORT_FILM, LONG_FILM):
+            frames = clip[torch.arange(count) % len(clip)].contiguous()
+            before = most = resident()
+
+            def watch(_: int) -> None:
+                nonlocal most
+                most = max(most, resident())
+
+            found = network.follow(frames, watch)
+            own = (most - before - found.mask.nbytes - found.pose.keypoints.nbytes) / 1e6
+            report(f"memory for the pose of {count} frames", f"{own:.0f} MB", "below 500")
+
+
 def bench_tracks() -> None:
     """Background tracks of a 540p video seen by a camera that pans and zooms, and the memory that they take."""
     pack.load()
@@ -254,6 +311,8 @@ PARTS = {
     "sampling": bench_sampling,
     "operations": bench_operations,
     "prepare": bench_prepare,
+    "mask": bench_mask,
+    "pose_memory": bench_pose_memory,
     "tracks": bench_tracks,
     "render": bench_render,
     "start": bench_start,
