@@ -192,6 +192,8 @@ class Sound:
 def waveform(audio: dict) -> tuple[Tensor, int, str]:
     """Of the host's AUDIO the first sound: samples [channels, n], Hz, and the layout's name. ValueError, naming the
     socket, where no film can have it."""
+    if not len(audio["waveform"]):
+        raise ValueError("audio: there is no sound in it; leave the socket empty for a film without.")
     samples, rate = audio["waveform"][0].float().cpu(), int(audio["sample_rate"])
     if samples.shape[0] not in LAYOUTS:
         raise ValueError(f"audio: it has {samples.shape[0]} channels; a film has {', '.join(map(str, LAYOUTS))}.")

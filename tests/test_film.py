@@ -170,6 +170,10 @@ def test_no_sound_at_all_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
+        (
+            {"waveform": torch.zeros(0, 2, 10), "sample_rate": 44_100},
+            "audio: there is no sound in it; leave the socket",
+        ),
         ({"waveform": torch.zeros(1, 3, 10), "sample_rate": 44_100}, "audio: it has 3 channels"),
         ({"waveform": torch.zeros(1, 2, 10), "sample_rate": 0}, "audio: 0 is no sample rate"),
     ],
