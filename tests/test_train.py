@@ -84,6 +84,14 @@ def test_loss_falls_on_one_repeated_sample(joint):
     assert losses[-1] < 0.75 * losses[0]
 
 
+def test_a_step_that_shows_nothing_to_what_is_trained_changes_nothing(joint):
+    trainer = joint("model.rank=0", "conditions.drop_all=1.0")  # without LoRA the base alone is at work
+    before = {name: value.clone() for name, value in trainer.family.state_dict().items()}
+    assert trainer.run()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.family.state_dict().items())
+    assert all(float(row["gradient"]) == 0 and float(row["loss"]) > 0 for row in table(trainer.folder))
+
+
 @pytest.mark.parametrize(("name", "stages"), [*((name, LADDER) for name in TINY), ("dynamictrl-tiny", ALONE)])
 def test_smoke_of_every_stage(name, stages, vae_file, tmp_path):
     """The networks at their real size, three steps each, with sheet, kept clips and checkpoints."""

@@ -52,7 +52,8 @@ class Objective:
         probe = self._probe(family, batch, draw)
         with probe:  # until the gradients are there: recomputed blocks are looked at again
             found = self._losses(family, batch, draw, probe)
-            (found.total * share).backward()
+            if found.total.requires_grad:  # not where nothing that is trained took part: no BML, no pose, no reference
+                (found.total * share).backward()
         return losses.Losses(*(part.detach() for part in found))
 
     @torch.no_grad()
