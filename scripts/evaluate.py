@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     table.add_argument("table", choices=("II", "III", "IV"))
     table.add_argument("--start", type=Path, required=True, help="adapter of stage reference, or its folder")
     table.add_argument("--configuration", default="tiny-cpu")
-    table.add_argument("--runs", type=Path, default=pack.ROOT / "runs" / "tables", help="folder of the variants")
+    table.add_argument("--runs", type=Path, default=pack.ROOT / "runs", help="of all runs; variants go to tables/")
     table.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     table.add_argument("--steps", type=int, default=1000, help="of training, for each variant and seed")
     table.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all variants")
@@ -123,7 +123,7 @@ def table(arguments: argparse.Namespace, device) -> int:
         found = tables.make(arguments.table, plan, stops)
     if found is None:
         return 3
-    write(arguments.runs / f"table-{arguments.table}.json", tables.summary(arguments.table, found))
+    write(arguments.runs / tables.FOLDER / f"table-{arguments.table}.json", tables.summary(arguments.table, found))
     print(tables.text(arguments.table, found))
     return 0
 

@@ -88,6 +88,7 @@ class Options:
     first: int = FIRST
     conditions: tuple[str, ...] = ("pose", "environment", "wrong pose", "wrong reference")
     attention: bool = True
+    given: bool = True  # the rows of GIVEN, too, which are the same for every family
     autocast: bool = False
 
     def __post_init__(self) -> None:
@@ -218,6 +219,10 @@ class Evaluation:
         """Each row's answers to the clips, on the CPU."""
         for name in self.options.conditions:
             yield name, self.decode(self._sample(name, numbers, scenes, batch))
+        if self.options.given:
+            yield from self._given(scenes, batch)
+
+    def _given(self, scenes: list[Scene], batch: Encoded) -> Iterator[tuple[str, Sequence[Tensor]]]:
         count = self.options.frames
         yield "truth", [scene.clip.frames for scene in scenes]
         yield "through the VAE", self.decode(batch.video)

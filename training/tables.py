@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what measures without a head needs none
     from ..models.pose_motion import PoseMotion
 
 STAGE = "joint"
+FOLDER = "tables"  # of the variants, in that of all runs
 # run -> what it changes in the configuration. One run serves every table that asks for it.
 RUNS = {
     "ours": (),
@@ -76,7 +77,8 @@ MOVING_ONLY = ("II",)
 
 @dataclass(frozen=True)
 class Plan:
-    """How a table is made. ``start``: the adapter of stage reference from which all variants go on."""
+    """How a table is made. ``runs``: of all trainings, whose clips the variants share. ``start``: the adapter of stage
+    reference from which all variants go on."""
 
     configuration: str
     changes: tuple[str, ...]
@@ -91,7 +93,7 @@ class Plan:
         return load(self.configuration, STAGE, [*self.changes, *RUNS[run], f"run.seed={seed}"])
 
     def folder(self, run: str, seed: int) -> Path:
-        return self.runs / f"{run}-{seed}"
+        return self.runs / FOLDER / f"{run}-{seed}"
 
 
 def check(table: str, plan: Plan) -> None:
@@ -142,7 +144,8 @@ def train(plan: Plan, run: str, seed: int, stops: Stops) -> bool:
     log.info("Training %s with seed %d.", run, seed)
     start = None if there else plan.start
     accelerator = Accelerator(cpu=plan.device == "cpu")
-    return Trainer(configuration, plan.runs, plan.folder(run, seed).name, bool(there), start, accelerator).run(stops)
+    name = plan.folder(run, seed).relative_to(plan.runs).as_posix()
+    return Trainer(configuration, plan.runs, name, bool(there), start, accelerator).run(stops)
 
 
 def measure(plan: Plan, row: Row, seed: int) -> list[dict]:
@@ -151,7 +154,7 @@ def measure(plan: Plan, row: Row, seed: int) -> list[dict]:
     log.info("Measuring %s with seed %d, %s.", row.run, seed, row.condition)
     family = evaluate.load_family(ROOT / configuration.model.base, folder / STAGE, torch.device(plan.device))
     vae = Autoencoder(ROOT / configuration.model.vae, base_of(configuration.model), torch.device(plan.device))
-    options = replace(plan.options, conditions=(row.condition,), attention=row.condition == "pose")
+    options = replace(plan.options, conditions=(row.condition,), attention=row.condition == "pose", given=False)
     evaluation = evaluate.Evaluation(family, vae, options, plan.head)
     about = {"run": row.run, "seed": seed, "steps": configuration.run.steps}
     return evaluate.run(evaluation, folder / f"evaluation-{row.condition}", about)
