@@ -7,15 +7,12 @@ window: the drift of a real model, of known size. VAE, hand-over, reading and co
 """
 
 import pack
+from bench import report
 
 WINDOWS, LENGTH, SIDE = 20, 5, 128
 STEP = (0.012, -0.004, 0.004)  # sRGB values a window adds: rather much, one that is seen after three windows
 CORNER = 24  # px at the lower edge, where the figure does not come; the shade is read at its left end
 REACH = 24  # px between the two: the VAE's blur reaches that far
-
-
-def report(what: str, value: str, promise: str) -> None:
-    print(f"{what:<58} {value:>12}   {promise}", flush=True)
 
 
 def plans() -> None:
