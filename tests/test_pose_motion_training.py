@@ -124,43 +124,43 @@ def held_out():
 
 
 def test_shipped_weights_read_clean_poses(shipped, held_out):
-    """On 200 clips: correlation 0.78, 0.79, 0.85, error 0.55 of a still background's; on these forty 0.89, 0.56, 0.84
-    (dy is small and rare)."""
+    """On 200 clips: correlation 0.83, 0.82, 0.90, error 0.48 of a still background's; on these forty 0.92, 0.59, 0.91
+    and 0.43 (dy is small and rare)."""
     figures = pose_figures.measure(shipped, held_out, noisy=False)
     dx, dy, scale, _ = figures.correlation
-    assert min(dx, scale) > 0.75 and dy > 0.45
-    assert figures.error < 0.7 * figures.still
-    assert figures.direction > 0.75
+    assert min(dx, scale) > 0.85 and dy > 0.5
+    assert figures.error < 0.5 * figures.still
+    assert figures.direction > 0.8
 
 
 def test_shipped_weights_read_noisy_poses(shipped, held_out):
-    """On 200 clips: error 0.65 of a still background's, direction right in 83 % of the moving steps."""
+    """On 200 clips: error 0.56 of a still background's, direction right in 83 % of the moving steps."""
     figures = pose_figures.measure(shipped, held_out, noisy=True)
-    assert figures.error < 0.8 * figures.still
+    assert figures.error < 0.65 * figures.still
     assert figures.direction > 0.7
 
 
 def test_shipped_weights_know_what_they_do_not_know(shipped, held_out):
-    """On 200 clips: confidence 0.82 where the feet tell and 0.49 elsewhere; error by motion 0.29 in the surest third
-    of the steps, 0.91 in the least sure."""
+    """On 200 clips: confidence 0.86 where the feet tell and 0.56 elsewhere; error by motion 0.23 in the surest third
+    of the steps, 0.88 in the least sure."""
     figures = pose_figures.measure(shipped, held_out, noisy=False)
     assert figures.told > figures.untold + 0.2
     assert figures.sure < 0.6 * figures.unsure
 
 
 def test_shipped_weights_move_the_background_of_walks_the_right_way(shipped):
-    """On 60 others: 0.90 within 45°; what fails are cameras that circle the person."""
+    """On the first 60: 0.92 within 45°; what fails are cameras that circle the person."""
 
     def read(pose):
         return shipped(torch.from_numpy(pose.keypoints), pose.width, pose.height)[0]
 
     clips = moving_walks(20, ("pan", "follow", "sway", "zoom", "dolly"))
-    assert np.mean(cosines(clips, read) > metrics.RIGHT) >= 0.8
+    assert np.mean(cosines(clips, read) > metrics.RIGHT) >= 0.9
 
 
 def test_shipped_weights_follow_a_real_dancer_before_a_virtual_camera(shipped, dance):
     """BlazePose's joints, carried by a camera that pans, zooms and rolls: most steps that move by more than 1 px a
-    frame go within 45° of the truth (41 of 44), though the clip's own slow zoom counts as an error."""
+    frame go within 45° of the truth (all 44), though the clip's own slow zoom counts as an error."""
     pose = poses.smooth(poses.fill_gaps(load_blazepose(BLAZEPOSE).follow(dance).pose)[0], 0.3)
     time = np.arange(len(dance) - 1)[:, None] / 8
     steps = np.sin(time + np.arange(4)) * [4, 2, 0.012, 0.006]
@@ -175,4 +175,4 @@ def test_shipped_weights_follow_a_real_dancer_before_a_virtual_camera(shipped, d
     truth, told = (points @ move[:, :2, :2].swapaxes(1, 2) + move[:, None, :2, 2] - points for move in moves)
     moving = np.linalg.norm(truth, axis=-1).mean(1) > 1
     right = pose_figures.alike(truth, told, (1, 2)) > metrics.RIGHT
-    assert moving.sum() > 30 and right[moving].mean() >= 0.8
+    assert moving.sum() > 30 and right[moving].mean() >= 0.9
