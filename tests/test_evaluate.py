@@ -159,6 +159,18 @@ def test_a_table_tells_the_order():
     assert told["rows"]["1 - M"]["PSNR"] == {"mean": 18.0, "spread": pytest.approx(2**0.5)}
 
 
+def test_a_table_compares_seed_by_seed_and_gives_no_star_to_equals():
+    names = [row.name for row in tables.TABLES["II"]]
+    found = {
+        name: [[clip_of("pose", psnr=16 + seed + gain, ssim=0.5)] for seed in (0, 4)]
+        for name, gain in zip(names, (-0.5, -1, 0))
+    }
+    told = tables.summary("II", found)
+    assert told["rows"][names[0]][tables.AGAINST] == {"mean": pytest.approx(-0.5), "spread": pytest.approx(0)}
+    assert told["best"]["SSIM"] is None and told["best"]["PSNR"] == names[2]
+    assert "-0.500 ± 0.000" in tables.text("II", found)
+
+
 def test_a_table_tells_where_attention_goes_and_leaves_it_out_where_nobody_looked():
     looked = {"explicit two-stage": None, "without BML": 0.4, "ours": 0.2}
     found = {
