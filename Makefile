@@ -27,7 +27,7 @@ models: host  ## list the model files that nodes and workflows can use (scripts/
 	@$(PYTHON) scripts/models.py
 
 # What was broken off goes on where it was. Figures, and what differs from the weights that ship: weights/README.md.
-train-tiny: host  ## train the tiny family anew, into weights/: two hours on two quiet cores
+train-tiny: host  ## train the tiny family anew, into weights/: about four hours on two quiet cores
 	$(PYTHON) scripts/train_vae.py train
 	$(PYTHON) scripts/train_vae.py export
 	$(PYTHON) scripts/train.py tiny-cpu --resume
