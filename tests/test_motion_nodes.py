@@ -9,6 +9,7 @@ from animate_anywhere.training import rehearsal, stage
 from animate_anywhere.vision.camera_path import CameraPath
 from animate_anywhere.vision.pose import PoseTrack
 from comfy_extras.nodes_wanmove import WanMoveVisualizeTracks, create_pos_embeddings
+from walks import moving_walks
 
 METHODS = pytest.mark.parametrize("method", list(nodes.METHODS))
 
@@ -44,13 +45,16 @@ def test_the_background_goes_the_way_it_went(walk, method):
 
 
 @METHODS
-def test_the_report_warns_where_the_pose_says_nothing(walk, method):
-    keypoints = walk.pose.keypoints.copy()
-    keypoints[:, :, [8, 9, 10, 11, 12, 13]] = 0
-    _, path, report = convert(PoseTrack(keypoints, 160, 96), method)
-    whole = convert(walk.pose, method)[1]
-    assert path.confidence[1:].mean() < whole.confidence[1:].mean() - 0.15
-    assert "No foot is seen in any frame" in report
+def test_the_report_warns_where_the_pose_says_nothing(method):
+    """Over eight walks: of some, such as one that the camera follows, the trunk tells the learned method enough."""
+    lost = []
+    for clip in moving_walks(8, ("pan", "follow", "sway", "zoom")):
+        keypoints = clip.pose.keypoints.copy()
+        keypoints[:, :, [8, 9, 10, 11, 12, 13]] = 0
+        _, path, report = convert(PoseTrack(keypoints, clip.pose.width, clip.pose.height), method)
+        lost.append(convert(clip.pose, method)[1].confidence[1:].mean() - path.confidence[1:].mean())
+        assert "No foot is seen in any frame" in report
+    assert np.mean(lost) > 0.3 and min(lost) > 0.1
 
 
 @METHODS
