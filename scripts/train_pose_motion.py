@@ -38,7 +38,7 @@ def train(arguments: argparse.Namespace) -> None:
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
 
-        network = training.train(clips, options, log)
+        network = training.train(clips, options, log, pose_motion.load(arguments.start) if arguments.start else None)
     seconds = round(rehearsed - start), round(time.process_time() - rehearsed)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     facts = asdict(options) | {"data": "synthetic stage, rehearsed", "licence": "GPL-3.0"}
@@ -67,6 +67,7 @@ def main() -> None:
     command = commands.add_parser("train")
     command.add_argument("--run", type=Path, default=pack.ROOT / "runs" / "pose_motion")
     command.add_argument("--out", type=Path, default=WEIGHTS)
+    command.add_argument("--start", type=Path, help="go on from these weights; take another --seed then")
     for name in ("clips", "steps", "warmup", "seed"):
         command.add_argument(f"--{name}", type=int)
     for name in ("muon-rate", "rate"):

@@ -1,12 +1,13 @@
 """Training of the motion head: what it is shown, that it learns, and what the shipped weights reach."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from animate_anywhere.models import pose_motion
-from animate_anywhere.models.pose_motion import Size
+from animate_anywhere.models.pose_motion import PoseMotion, Size
 from animate_anywhere.training import pose_figures, pose_samples, rehearsal, stage
 from animate_anywhere.training import pose_motion as training
 from animate_anywhere.vision import camera_path, metrics
@@ -95,21 +96,34 @@ def test_a_batch_is_a_function_of_seed_and_step(clips):
     assert one.joints.shape != other.joints.shape or not torch.equal(one.joints, other.joints)
 
 
-def test_training_learns_and_repeats_itself_to_the_bit(clips, monkeypatch):
+def same(one, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_training_learns_goes_on_and_repeats_itself_to_the_bit(clips, monkeypatch):
     monkeypatch.setattr(training, "TOKENS", 96)
     options = training.Options(steps=30, warmup=5, rate=2e-2, autocast=False)
-    losses = []
-    one = training.train(clips, options, lambda step, loss: losses.append(loss), TOY)
+    start, losses = PoseMotion(TOY), []
+    begun = copy.deepcopy(start)
+    one = training.train(clips, options, lambda step, loss: losses.append(loss), start)
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.5
-    again = training.train(clips, options, lambda step, loss: None, TOY)
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
+    assert same(start, begun) and not same(one, start)
+    assert same(one, training.train(clips, options, lambda step, loss: None, start))
+    more = []
+    training.train(clips, options, lambda step, loss: more.append(loss), one)
+    assert np.mean(more[:10]) < np.mean(losses[:10]) - 0.5
+
+
+def test_training_from_nothing_repeats_itself_to_the_bit(clips, monkeypatch):
+    monkeypatch.setattr(training, "TOKENS", 96)
+    options = training.Options(steps=2, warmup=1, autocast=False)
+    assert same(*(training.train(clips, options, lambda step, loss: None) for _ in range(2)))
 
 
 def test_a_loss_that_is_no_number_stops(clips, monkeypatch):
     monkeypatch.setattr(training, "loss_of", lambda network, shots: torch.tensor(float("nan")))
     with pytest.raises(ValueError, match="loss is nan at step 0"):
-        training.train(clips, training.Options(steps=3), lambda step, loss: None, TOY)
+        training.train(clips, training.Options(steps=3), lambda step, loss: None, PoseMotion(TOY))
 
 
 @pytest.fixture(scope="module")

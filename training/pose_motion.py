@@ -73,10 +73,15 @@ def rate_at(options: Options, step: int) -> float:
     return min(1.0, (step + 1) / options.warmup, left)
 
 
-def train(clips: Shots, options: Options, log: Callable[[int, float], None], size=None) -> PoseMotion:
-    """A network trained on ``clips``; ``log`` is called with each step and its loss. Raises ValueError on a NaN."""
+def train(
+    clips: Shots, options: Options, log: Callable[[int, float], None], start: PoseMotion | None = None
+) -> PoseMotion:
+    """A network trained on ``clips``, from the weights of ``start`` on where one is given. ``log`` is called with each
+    step and its loss. Raises ValueError on a NaN."""
     torch.manual_seed(options.seed)
-    network = PoseMotion(size)
+    network = PoseMotion(start.size if start else None)
+    if start:
+        network.load_state_dict(start.state_dict())
     settings = Settings(kind="muon", learning_rate=options.rate, muon_rate=options.muon_rate)
     parameters = {f"pose_motion.{name}": parameter for name, parameter in network.named_parameters()}
     updates = optimiser.Optimiser(parameters, settings)
