@@ -6,10 +6,11 @@ import pytest
 import torch
 from animate_anywhere.nodes import motion as nodes
 from animate_anywhere.training import rehearsal, stage
+from animate_anywhere.vision import metrics
 from animate_anywhere.vision.camera_path import CameraPath
 from animate_anywhere.vision.pose import PoseTrack
 from comfy_extras.nodes_wanmove import WanMoveVisualizeTracks, create_pos_embeddings
-from walks import moving_walks
+from walks import cosines, moving_walks
 
 METHODS = pytest.mark.parametrize("method", list(nodes.METHODS))
 
@@ -46,15 +47,18 @@ def test_the_background_goes_the_way_it_went(walk, method):
 
 @METHODS
 def test_the_report_warns_where_the_pose_says_nothing(method):
-    """Over eight walks: of some, such as one that the camera follows, the trunk tells the learned method enough."""
+    """Over eight walks: confidence falls without legs, or the trunk still tells the right way (as the learned method
+    has it of cameras that follow)."""
     lost = []
     for clip in moving_walks(8, ("pan", "follow", "sway", "zoom")):
         keypoints = clip.pose.keypoints.copy()
         keypoints[:, :, [8, 9, 10, 11, 12, 13]] = 0
         _, path, report = convert(PoseTrack(keypoints, clip.pose.width, clip.pose.height), method)
         lost.append(convert(clip.pose, method)[1].confidence[1:].mean() - path.confidence[1:].mean())
+        right = cosines([clip], lambda _, steps=path.steps: steps)[0] > metrics.RIGHT
+        assert lost[-1] > 0.15 or (right and method == "learned")
         assert "No foot is seen in any frame" in report
-    assert np.mean(lost) > 0.3 and min(lost) > 0.1
+    assert np.mean(lost) > 0.3
 
 
 @METHODS
