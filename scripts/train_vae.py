@@ -4,8 +4,8 @@
     $(python3 scripts/host.py --python) scripts/train_vae.py export [--run runs/vae] [--out weights/vae/aa_tiny_vae.safetensors]
     $(python3 scripts/host.py --python) scripts/train_vae.py measure [--weights weights/vae/aa_tiny_vae.safetensors]
 
-Training goes on from the run's checkpoint if there is one, and sleeps while runs/PAUSE exists. It logs to log.csv and
-draws sheets into the run's folder.
+Training goes on from the run's checkpoint if there is one, else from --start, and sleeps while runs/PAUSE exists. It logs
+to log.csv and draws sheets into the run's folder.
 """  # noqa: E501, commands to copy
 
 import argparse
@@ -29,15 +29,30 @@ def train(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     given = {field.name: getattr(arguments, field.name) for field in fields(samples.Options)}
     options = samples.Options(**{name: value for name, value in given.items() if value is not None})
-    trainer = training.Trainer(arguments.run, options, arguments.device)
     if (arguments.run / training.CHECKPOINT).is_file():
-        trainer.load()
+        trainer = training.Trainer.resumed(arguments.run, options, arguments.device)
         print(f"going on from step {trainer.step}", flush=True)
+    else:
+        torch.manual_seed(options.seed)
+        start = _start(arguments)
+        trainer = training.Trainer(arguments.run, options, arguments.device, start=start)
 
     def show(sheet: torch.Tensor, step: int) -> None:
         Image.fromarray(sheet.numpy()).save(arguments.run / f"sheet-{step:06d}.png")
 
     training.train(trainer, arguments.minutes, pack.ROOT / "runs" / "PAUSE", arguments.every, show)
+
+
+def _start(arguments: argparse.Namespace):
+    """The network of the weights to go on from, its decoder widened where that is asked for; None without them."""
+    import safetensors.torch
+    from animate_anywhere.training import vae as networks
+
+    if not arguments.start:
+        return None
+    asked = {"decoder": arguments.decoder, "decoder_blocks": arguments.decoder_blocks}
+    widths = networks.Widths(**{name: tuple(counts) for name, counts in asked.items() if counts})
+    return networks.extract(safetensors.torch.load_file(arguments.start), widths)
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -49,8 +64,10 @@ def export(arguments: argparse.Namespace) -> None:
     from animate_anywhere.training import vae_training as training
 
     vae, told = training.load_average(arguments.run / training.CHECKPOINT)
-    clips = [samples.draw_material(samples.FIRST - 1 - number, 29) for number in range(24)]
-    factor = training.calibrate(vae, clips)
+    factor = 1.0
+    if told["options"]["encoder"]:
+        clips = [samples.draw_material(samples.FIRST - 1 - number, 29) for number in range(24)]
+        factor = training.calibrate(vae, clips)
     state = {name: value.to(torch.bfloat16).contiguous() for name, value in networks.embed(vae).items()}
     notes = {"training": "synthetic stage", "steps": str(told["step"]), "seed": str(told["options"]["seed"])}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +118,11 @@ def main() -> None:
         command.add_argument(f"--{name.replace('_', '-')}", type=int)
     for name in ("muon_rate", "rate", "cooldown", "average", "noise"):
         command.add_argument(f"--{name.replace('_', '-')}", type=float)
+    command.add_argument("--start", type=Path, help="go on from these weights; take another --seed then")
+    command.add_argument("--decoder", type=int, nargs=4, help="with --start: a wider decoder, its channels by scale")
+    command.add_argument("--decoder-blocks", type=int, nargs=3, help="the same, its blocks by scale")
+    helped = "also the encoder (default); without it, what was trained on its latents stays valid"
+    command.add_argument("--encoder", action=argparse.BooleanOptionalAction, help=helped)
     command.add_argument("--autocast", action=argparse.BooleanOptionalAction, help="bf16 arithmetic (default)")
     command.set_defaults(run_command=train)
     command = commands.add_parser("export")

@@ -1,5 +1,7 @@
 """The tiny VAE: narrow and embedded compute the same, the host's own loader takes it, training resumes to the bit."""
 
+import dataclasses
+
 import comfy.sd
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from animate_anywhere.models import latents
 from animate_anywhere.training import stage
 from animate_anywhere.training import vae_samples as samples
 from animate_anywhere.training import vae_training as training
-from animate_anywhere.training.vae import VAE, Conv, Grow, Widths, embed
+from animate_anywhere.training.vae import VAE, Conv, Grow, Widths, embed, extract
 from comfy.taesd.taehv import TAEHV
 
 TOY = Widths((8, 8, 16, 16), (1, 2, 1), (24, 16, 8, 8), (1, 2, 1))
@@ -52,6 +54,31 @@ def test_embedding_changes_nothing(widths):
     assert narrow.shape == wide.shape == (1, 3, 16, 4, 6)
     assert torch.allclose(narrow, wide, atol=2e-5)  # float32 sums in another order
     assert torch.allclose(vae.decode(narrow), full.decode(wide.movedim(1, 2)).movedim(1, 2), atol=2e-5)
+
+
+def test_what_was_embedded_is_given_back():
+    vae = toy_vae()
+    again = extract(embed(vae), TOY)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in vae.state_dict().items())
+    with pytest.raises(ValueError, match=r"encoder.0.weight .* beyond .*: choose the widths"):
+        extract(embed(vae), dataclasses.replace(TOY, encoder=(4, 4, 16, 16)))
+
+
+def test_a_wider_network_computes_the_same_and_has_more_to_learn_with():
+    vae = toy_vae()
+    wider = extract(embed(vae), dataclasses.replace(TOY, decoder=(32, 24, 16, 8), decoder_blocks=(2, 2, 2)))
+    frames = torch.rand(2, 5, 3, 32, 32)
+    assert torch.equal(vae.encode(frames), wider.encode(frames))
+    assert torch.allclose(vae.decode(vae.encode(frames)), wider.decode(wider.encode(frames)), atol=1e-5)
+    wider.requires_grad_(True)
+    for _ in range(2):  # a new block or channel is first read at all, and then what is in it learns
+        wider.zero_grad()
+        (wider.decode(wider.encode(frames)) - frames).square().mean().backward()
+        with torch.no_grad():
+            for parameter in wider.parameters():
+                parameter -= 0.1 * parameter.grad
+    assert all(parameter.grad.any() for parameter in wider.decoder.parameters())
+    assert wider.decoder.first.weight.grad[vae.widths.decoder[0] :].any()
 
 
 def test_the_hosts_loader_takes_the_file_and_codes_alike(tmp_path):
@@ -122,6 +149,29 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trainer, tmp_path):
     for name in ("network", "average"):
         expected, found = getattr(trainer, name).state_dict(), getattr(again, name).state_dict()
         assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+def test_a_run_takes_its_widths_from_its_checkpoint(trainer, tmp_path):
+    trainer.train_step()
+    trainer.save()
+    again = training.Trainer.resumed(tmp_path / "run", OPTIONS)
+    assert again.network.widths == TOY and again.step == 1
+
+
+def test_what_was_trained_on_its_latents_stays_valid(tmp_path):
+    """A decoder alone goes on from weights, without the first step's rescaling of the latents."""
+    start = toy_vae()
+    trainer = training.Trainer(tmp_path, dataclasses.replace(OPTIONS, encoder=False, steps=2), start=start)
+    training.train(trainer, 10, tmp_path / "none", 2, lambda sheet, step: None)
+    for network in (trainer.network, trainer.average):
+        kept, moved = (
+            [
+                torch.equal(value, getattr(start, part).state_dict()[name])
+                for name, value in getattr(network, part).state_dict().items()
+            ]
+            for part in ("encoder", "decoder")
+        )
+        assert all(kept) and not any(moved)
 
 
 def test_training_brings_the_loss_down(trainer):

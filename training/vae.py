@@ -1,7 +1,8 @@
 """The tiny family's VAE: TAEHV's layout (the host's comfy/taesd/taehv.py), narrower and with fewer blocks.
 
 The host's loader knows one set of widths. A narrow network computes the same as TAEHV whose other channels are zero and
-whose other blocks add nothing: it is trained at a tenth of the cost and embedded afterwards (``embed``), exactly.
+whose other blocks add nothing: it is trained at a tenth of the cost and embedded afterwards (``embed``), exactly;
+``extract`` gives it back, or a wider one that computes the same, to train on.
 16 latent channels, 4 frames and 8×8 pixels in one latent pixel.
 """
 
@@ -177,6 +178,12 @@ def _places(vae: VAE) -> Iterator[tuple[str, Conv, int, int]]:
                 yield f"{part}.{index}.conv.4", block.third, 1, 1
 
 
+def _live(full: Tensor, conv: Conv, frames_in: int, frames_out: int) -> Tensor:
+    """The part of TAEHV's kernel that ``conv`` is: a view [frames out, out, frames in, in, size, size]."""
+    shape = (frames_out, full.shape[0] // frames_out, frames_in, full.shape[1] // frames_in, *full.shape[2:])
+    return full.view(shape)[:, : len(conv.weight) // frames_out, :, : conv.into // frames_in]
+
+
 @torch.no_grad()
 def embed(vae: VAE) -> dict[str, Tensor]:
     """TAEHV's state dict, in its full widths, that computes what ``vae`` does.
@@ -185,13 +192,35 @@ def embed(vae: VAE) -> dict[str, Tensor]:
     """
     state = {name: torch.zeros_like(value) for name, value in TAEHV(latent_channels=CHANNELS).state_dict().items()}
     for name, conv, frames_in, frames_out in _places(vae):
-        full, kernel = state[f"{name}.weight"], conv.kernel.float()
-        shape = (frames_out, full.shape[0] // frames_out, frames_in, full.shape[1] // frames_in, *full.shape[2:])
-        out, into = kernel.shape[0] // frames_out, kernel.shape[1] // frames_in
-        narrow = kernel.reshape(frames_out, out, frames_in, into, *kernel.shape[2:])
-        full.view(shape)[:, :out, :, :into] = narrow
+        part = _live(state[f"{name}.weight"], conv, frames_in, frames_out)
+        part.copy_(conv.kernel.view(part.shape))
         if conv.bias is not None:
             state[f"{name}.bias"][: len(conv.bias)] = conv.bias.float()
     for name in ("encoder.12.conv.weight", "decoder.7.conv.weight"):  # time is not pooled there: nothing to compute
         state[name][:, :, 0, 0] = torch.eye(len(state[name]))
     return state
+
+
+@torch.no_grad()
+def extract(state: dict[str, Tensor], widths: Widths | None = None) -> VAE:
+    """The network that ``state``, a TAEHV's, is the embedding of; ``embed`` then gives ``state`` again.
+
+    ``widths`` may be larger than its own: what is new has random weights and nothing that reads it yet, so that the
+    network computes the same and has more to learn with. Raises ValueError where ``state`` needs larger ones.
+    """
+    vae = VAE(widths)
+    fresh = {name: conv.weight.clone() for name, conv, *_ in _places(vae)}
+    for name, conv, *frames in _places(vae):
+        conv.weight.copy_(_live(state[f"{name}.weight"].float(), conv, *frames).flatten(0, 1).flatten(1))
+        if conv.bias is not None:
+            conv.bias.copy_(state[f"{name}.bias"][: len(conv.bias)])
+    again = embed(vae)
+    other = next((name for name, value in again.items() if not torch.equal(value, state[name].float())), None)
+    if other:
+        raise ValueError(f"{other} has weights beyond a VAE of {vae.widths}: choose the widths that it was made with.")
+    for name, conv, *_ in _places(vae):
+        # What a block adds stays nothing where it was nothing. All else that is all zero is new: an output of its own.
+        if not name.endswith("conv.4"):
+            new = ~conv.weight.any(1)
+            conv.weight[new] = fresh[name][new]
+    return vae

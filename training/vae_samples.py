@@ -34,6 +34,7 @@ class Options:
     average: float = 0.998
     noise: float = 0.12  # largest deviation of noise on latents before decoding: what a small transformer leaves
     autocast: bool = True  # bf16 arithmetic with float32 weights: half as long where the processor has it
+    encoder: bool = True  # trained, too; False: what was trained on its latents stays valid
     seed: int = 0
 
 

@@ -65,15 +65,26 @@ def moments(latents: Tensor) -> Tensor:
 
 
 class Trainer:
-    """A run in a folder: network, its running average, optimisers, step."""
+    """A run in a folder: network, its running average, optimisers, step. ``start``: a network to go on from."""
 
-    def __init__(self, folder: Path, options: Options, device: str = "cpu", widths: Widths | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: Options,
+        device: str = "cpu",
+        widths: Widths | None = None,
+        start: VAE | None = None,
+    ) -> None:
         torch.manual_seed(options.seed)
         self.folder, self.options, self.device = folder, options, torch.device(device)
-        self.network = VAE(widths).to(self.device)
+        self.started = start is not None
+        self.network = VAE(start.widths if start else widths).to(self.device)
+        if start:
+            self.network.load_state_dict(start.state_dict())
+        self.network.encoder.requires_grad_(options.encoder)
         self.average = VAE(self.network.widths).to(self.device).requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
-        named = dict(self.network.named_parameters())
+        named = {name: part for name, part in self.network.named_parameters() if part.requires_grad}
         # Between pixels or latents and the first features AdamW, as Muon's authors advise for embeddings.
         outer = {name for name in named if ".first." in name and "blocks" not in name} | {
             "encoder.last",
@@ -144,6 +155,14 @@ class Trainer:
         safetensors.torch.save_file(state, partial, metadata={"vae": json.dumps(told)})
         os.replace(partial, self.folder / CHECKPOINT)
 
+    @classmethod
+    def resumed(cls, folder: Path, options: Options, device: str = "cpu") -> "Trainer":
+        """The run in ``folder``, as its checkpoint left it; its network has the checkpoint's widths."""
+        told, _ = read_checkpoint(folder / CHECKPOINT)
+        trainer = cls(folder, options, device, _widths(told))
+        trainer.load()
+        return trainer
+
     def load(self) -> None:
         """Go on from the folder's checkpoint. Raises ValueError when its network is another one."""
         told, state = read_checkpoint(self.folder / CHECKPOINT)
@@ -165,9 +184,13 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
 def load_average(path: Path) -> tuple[VAE, dict]:
     """The averaged network of a run's checkpoint, and what the checkpoint tells of itself."""
     told, state = read_checkpoint(path)
-    vae = VAE(Widths(**{field.name: tuple(told["widths"][field.name]) for field in fields(Widths)}))
+    vae = VAE(_widths(told))
     vae.load_state_dict(_under(state, "average."))
     return vae.requires_grad_(False), told
+
+
+def _widths(told: dict) -> Widths:
+    return Widths(**{field.name: tuple(told["widths"][field.name]) for field in fields(Widths)})
 
 
 def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -225,7 +248,7 @@ def train(trainer: Trainer, minutes: float, pause: Path, every: int, show: Calla
     """
     held_out = [draw_material(HELD_OUT + number, trainer.options.clip_frames, (128, 128)) for number in range(6)]
     end = time.monotonic() + minutes * 60
-    if trainer.step == 0:
+    if trainer.step == 0 and not trainer.started:
         trainer.begin()
     sums: dict[str, float] = {}
     since, working = trainer.step, 0.0
