@@ -11,7 +11,6 @@ Figures are printed and written as JSON. What was broken off goes on where it wa
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import sys
@@ -80,15 +79,8 @@ def options_of(arguments: argparse.Namespace):
     )
 
 
-def head_of(arguments: argparse.Namespace):
-    if not arguments.head:
-        return None
-    from animate_anywhere.models import pose_motion
-
-    return pose_motion.load(arguments.head)
-
-
 def family(arguments: argparse.Namespace, device) -> int:
+    from animate_anywhere.models import pose_motion
     from animate_anywhere.models.checkpoint import Base
     from animate_anywhere.training import evaluate, figures
     from animate_anywhere.training.autoencoder import Autoencoder
@@ -98,10 +90,10 @@ def family(arguments: argparse.Namespace, device) -> int:
         base, adapter = arguments.run / "base" / "base.safetensors", arguments.run / "joint"
     network = evaluate.load_family(base, adapter, device)
     vae = Autoencoder(arguments.vae, Base.of(network.base), device)
-    evaluation = evaluate.Evaluation(network, vae, options_of(arguments), head_of(arguments))
-    files = {"base": base, "adapter": adapter / "adapter.safetensors" if adapter.is_dir() else adapter}
-    files |= {"vae": arguments.vae} | ({"head": arguments.head} if arguments.head else {})
-    about = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    head = pose_motion.load(arguments.head) if arguments.head else None
+    evaluation = evaluate.Evaluation(network, vae, options_of(arguments), head)
+    file = adapter / "adapter.safetensors" if adapter.is_dir() else adapter
+    about = evaluate.marks({"base": base, "adapter": file, "vae": arguments.vae, "head": arguments.head})
     clips = evaluate.run(evaluation, arguments.out, about)
     write(arguments.out / "figures.json", {**about, **figures.summary(clips)})
     print(figures.text(clips))
@@ -116,7 +108,7 @@ def table(arguments: argparse.Namespace, device) -> int:
     changes = (*files, f"run.steps={arguments.steps}", *arguments.set)
     plan = tables.Plan(
         arguments.configuration, changes, arguments.runs, arguments.start, tuple(arguments.seeds),
-        options_of(arguments), head_of(arguments), device.type,
+        options_of(arguments), arguments.head, device.type,
     )  # fmt: skip
     stops = Stops()
     with stops.listening():

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from animate_anywhere.models import checkpoint as adapters
+from animate_anywhere.models import pose_motion
 from animate_anywhere.models.checkpoint import Base
 from animate_anywhere.training import checkpoint, evaluate, figures, networks, tables, train
 from animate_anywhere.training.autoencoder import Autoencoder
@@ -205,6 +207,18 @@ def test_a_table_is_trained_and_measured_once(plan, monkeypatch):
     monkeypatch.setattr(tables, "Trainer", None)  # nothing is left to train
     monkeypatch.setattr(evaluate.Evaluation, "_batch", None)  # nor to measure
     assert tables.make("II", plan, train.Stops()) == found
+
+
+def test_a_table_takes_no_figures_of_another_motion_head(plan, tmp_path):
+    row = next(row for row in tables.TABLES["III"] if row.condition == "two-stage")
+    heads = [tmp_path / f"{name}.safetensors" for name in ("one", "other")]
+    for head in heads:
+        pose_motion.save(head, pose_motion.PoseMotion(pose_motion.Size(width=32, blocks=1, heads=2)), {})
+    assert tables.train(plan, row.run, 0, train.Stops())
+    found = tables.measure(replace(plan, head=heads[0]), row, 0)
+    assert tables.measure(replace(plan, head=heads[0]), row, 0) == found
+    with pytest.raises(ValueError, match="figures of other files"):
+        tables.measure(replace(plan, head=heads[1]), row, 0)
 
 
 def test_a_table_begins_without_background_motion(plan, files):

@@ -4,6 +4,7 @@ Each clip is sampled as an artist would have it sampled, under several condition
 answers that need no network (GIVEN). All are measured alike, so each figure comes with what it is to be compared with.
 """
 
+import hashlib
 import json
 import logging
 import time
@@ -291,6 +292,11 @@ def move_background(head: PoseMotion, clip: stage.Clip) -> Tensor:
 
 
 # --- to files, and from them ------------------------------------------------------------------------------------------
+
+
+def marks(files: dict[str, Path | None]) -> dict[str, str]:
+    """What tells ``files`` from others of the same name, by what they are; None: there is none."""
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path is not None}
 
 
 def run(evaluation: Evaluation, folder: Path, about: dict) -> list[dict]:

@@ -6,21 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
 from ..models import checkpoint as adapters
+from ..models import pose_motion
 from . import checkpoint, evaluate, figures
 from .autoencoder import Autoencoder
 from .configuration import ROOT, Configuration, load
 from .networks import base_of
 from .train import Stops, Trainer
-
-if TYPE_CHECKING:  # what measures without a head needs none
-    from ..models.pose_motion import PoseMotion
 
 STAGE = "joint"
 FOLDER = "tables"  # of the variants, in that of all runs
@@ -79,7 +76,7 @@ MOVING_ONLY = ("II",)
 @dataclass(frozen=True)
 class Plan:
     """How a table is made. ``runs``: of all trainings, whose clips the variants share. ``start``: the adapter of stage
-    reference from which all variants go on."""
+    reference from which all variants go on. ``head``: the motion head's file."""
 
     configuration: str
     changes: tuple[str, ...]
@@ -87,7 +84,7 @@ class Plan:
     start: Path
     seeds: tuple[int, ...]
     options: evaluate.Options
-    head: "PoseMotion | None" = None
+    head: Path | None = None
     device: str = "cpu"
 
     def configured(self, run: str, seed: int) -> Configuration:
@@ -153,11 +150,18 @@ def measure(plan: Plan, row: Row, seed: int) -> list[dict]:
     """The figures of the clips of a row's run, under its condition."""
     folder, configuration = plan.folder(row.run, seed), plan.configured(row.run, seed)
     log.info("Measuring %s with seed %d, %s.", row.run, seed, row.condition)
-    family = evaluate.load_family(ROOT / configuration.model.base, folder / STAGE, torch.device(plan.device))
-    vae = Autoencoder(ROOT / configuration.model.vae, base_of(configuration.model), torch.device(plan.device))
+    base, vae = ROOT / configuration.model.base, ROOT / configuration.model.vae
+    family = evaluate.load_family(base, folder / STAGE, torch.device(plan.device))
     options = replace(plan.options, conditions=(row.condition,), attention=row.condition == "pose", given=False)
-    evaluation = evaluate.Evaluation(family, vae, options, plan.head)
-    about = {"run": row.run, "seed": seed, "steps": configuration.run.steps}
+    head = plan.head if row.condition == "two-stage" else None
+    evaluation = evaluate.Evaluation(
+        family,
+        Autoencoder(vae, base_of(configuration.model), torch.device(plan.device)),
+        options,
+        pose_motion.load(head) if head else None,
+    )
+    files = evaluate.marks({"base": base, "vae": vae, "adapter": folder / STAGE / checkpoint.ADAPTER, "head": head})
+    about = {"run": row.run, "seed": seed, "steps": configuration.run.steps, **files}
     return evaluate.run(evaluation, folder / f"evaluation-{row.condition}", about)
 
 
