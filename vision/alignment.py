@@ -20,7 +20,8 @@ POINTS = 300
 FEWEST_POINTS = 12  # below this a homography through points with a few wrong ones is a guess
 WINDOW = 21  # px of the Lucas-Kanade window
 TOLERANCE = 2.0  # px: farther than this from where the camera says, a point moves by itself, or lies at another depth
-ROUNDS = 10  # of reweighting the points
+ROUNDS = 10  # of reweighting the points, at most
+SETTLED = 1e-3  # px: a round that changes no point by more was the last
 SMOOTH = 0.002  # of the points' weight: how strongly the camera is held where there are no points
 STANDS = 0.6  # px: a camera that never leaves its first place by more than this stands on a tripod
 SAME = 0.1  # px: two frames nearer than this are taken as they are, resampling would cost more than it mends
@@ -330,21 +331,28 @@ def _fit(
     there are points.
     """
     grid = _grid(size)
-    source_all, target_all = np.concatenate([source, grid]), np.concatenate([target, project(guess, grid)])
+    pairs = _Pairs(np.concatenate([source, grid]), np.concatenate([target, project(guess, grid)]))
     share = np.concatenate([np.full(len(source), 1 / len(source)), np.full(len(grid), SMOOTH / len(grid))])
     best, least = guess, np.inf
     for start in (guess, cv2.findHomography(source, target, cv2.RANSAC, TOLERANCE)[0]):
-        homography = start
-        for _ in range(ROUNDS if start is not None else 0):
-            far = (_errors(homography, source_all, target_all) / TOLERANCE) ** 2
-            homography = _least_squares(source_all, target_all, share / (1 + far) ** 2)  # Geman and McClure's weights
-        if start is None:
-            continue
-        far = (_errors(homography, source, target) / TOLERANCE) ** 2
-        cost = float((far / (1 + far)).mean())
-        if cost < 0.95 * least:
-            best, least = homography, cost
+        if start is not None:
+            homography, cost = _reweighted(pairs, share, start, len(source))
+            if cost < 0.95 * least:
+                best, least = homography, cost
     return best, _errors(best, source, target)
+
+
+def _reweighted(pairs: "_Pairs", share: np.ndarray, start: np.ndarray, count: int) -> tuple[np.ndarray, float]:
+    """The homography that most of the first ``count`` pairs follow, searched from ``start``, and its cost in 0…1."""
+    homography, errors = start, _errors(start, pairs.source, pairs.target)
+    for _ in range(ROUNDS):
+        far = (errors / TOLERANCE) ** 2
+        homography = pairs.homography(share / (1 + far) ** 2)  # Geman and McClure's weights
+        before, errors = errors, _errors(homography, pairs.source, pairs.target)
+        if np.abs(errors - before).max() < SETTLED:
+            break
+    far = (errors[:count] / TOLERANCE) ** 2
+    return homography, float((far / (1 + far)).mean())
 
 
 def _errors(homography: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -352,16 +360,23 @@ def _errors(homography: np.ndarray, source: np.ndarray, target: np.ndarray) -> n
     return np.nan_to_num(np.linalg.norm(project(homography, source) - target, axis=1), nan=1e6)
 
 
-def _least_squares(source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The homography [3, 3] from ``source`` to ``target`` [N, 2] by the normalised direct linear transform."""
-    (p, to_p), (q, to_q) = _normalised(source), _normalised(target)
-    p, zero = np.column_stack([p, np.ones(len(p))]), np.zeros((len(p), 3))
-    rows = np.concatenate(
-        [np.column_stack([p, zero, -q[:, :1] * p]), np.column_stack([zero, p, -q[:, 1:] * p])]
-    )  # [2N, 9]
-    square = rows.T @ (rows * np.concatenate([weight, weight])[:, None])
-    homography = np.linalg.inv(to_q) @ np.linalg.eigh(square)[1][:, 0].reshape(3, 3) @ to_p
-    return homography / homography[2, 2]
+class _Pairs:
+    """Points ``source`` and ``target`` [N, 2] px, made ready for the normalised direct linear transform."""
+
+    def __init__(self, source: np.ndarray, target: np.ndarray) -> None:
+        self.source, self.target = source, target
+        (p, self.to_p), (q, to_q) = _normalised(source), _normalised(target)
+        p, zero = np.column_stack([p, np.ones(len(p))]), np.zeros((len(p), 3))
+        self.from_q = np.linalg.inv(to_q)
+        self.rows = np.concatenate(
+            [np.column_stack([p, zero, -q[:, :1] * p]), np.column_stack([zero, p, -q[:, 1:] * p])]
+        )  # [2N, 9]
+
+    def homography(self, weight: np.ndarray) -> np.ndarray:
+        """The homography [3, 3] from source to target, by ``weight`` [N]."""
+        square = self.rows.T @ (self.rows * np.concatenate([weight, weight])[:, None])
+        homography = self.from_q @ np.linalg.eigh(square)[1][:, 0].reshape(3, 3) @ self.to_p
+        return homography / homography[2, 2]
 
 
 def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

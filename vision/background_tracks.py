@@ -97,7 +97,7 @@ class _Hidden:
         self.size = tuple(frames.shape[1:3])
         self.mask = None if mask is None else fit_mask(mask, frames)
         self.grow = grow
-        if self.mask is not None and bool((self.mask > INSIDE).flatten(1).all()):
+        if self.mask is not None and all(bool(self._person(t).all()) for t in range(len(frames))):
             raise ValueError(
                 "mask: it covers every frame completely, so that there is no background to track. Check that the mask "
                 "is not inverted."
@@ -106,7 +106,10 @@ class _Hidden:
     def __getitem__(self, t: int) -> np.ndarray:
         if self.mask is None:
             return np.zeros(self.size, bool)
-        return grow_frame((self.mask[t] > INSIDE).cpu().numpy(), self.grow)
+        return grow_frame(self._person(t), self.grow)
+
+    def _person(self, t: int) -> np.ndarray:
+        return self.mask[t].float().cpu().numpy() > INSIDE  # several times as fast as torch's
 
 
 def _grey(frame: Tensor) -> np.ndarray:
