@@ -1,6 +1,6 @@
 """Train the motion head, which reads a background's motion from a pose, on rehearsed clips of the stage; measure it.
 
-    $(python3 scripts/host.py --python) scripts/train_pose_motion.py train [--clips 20000] [--steps 12000]
+    $(python3 scripts/host.py --python) scripts/train_pose_motion.py train [--clips 30000] [--steps 32000]
     $(python3 scripts/host.py --python) scripts/train_pose_motion.py measure [--method learned] [--clips 200]
 
 One thread; the same options give the same weights, to the bit, on one machine.

@@ -47,10 +47,10 @@ def test_the_background_goes_the_way_it_went(walk, method):
 
 @METHODS
 def test_the_report_warns_where_the_pose_says_nothing(method):
-    """Over eight walks: confidence falls without legs, or the trunk still tells the right way (as the learned method
+    """Over walks: confidence falls without legs, or the trunk still tells the right way (as the learned method
     has it of cameras that follow)."""
     lost = []
-    for clip in moving_walks(8, ("pan", "follow", "sway", "zoom")):
+    for clip in moving_walks(24, ("pan", "follow", "sway", "zoom")):
         keypoints = clip.pose.keypoints.copy()
         keypoints[:, :, [8, 9, 10, 11, 12, 13]] = 0
         _, path, report = convert(PoseTrack(keypoints, clip.pose.width, clip.pose.height), method)

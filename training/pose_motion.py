@@ -27,8 +27,8 @@ UNIT = 0.01  # heights: brings errors near 1
 
 @dataclass(frozen=True)
 class Options:
-    clips: int = 20000
-    steps: int = 12000
+    clips: int = 30000
+    steps: int = 32000
     muon_rate: float = 6e-3
     rate: float = 4e-3
     warmup: int = 50
