@@ -15,6 +15,7 @@ sys.path.append(str(pack.ROOT / "tests"))  # walks.py: what the tests hold the s
 
 KINDS = ("follow", "pan", "zoom", "sway", "dolly")
 FIRST = 7_500_000_000  # seeds that nothing was trained on, and no constant chosen by
+MIXED = "as the stage has them"
 BANDS = (0, 0.35, 0.6, 0.75, 1.01)  # of confidence
 ALONG, TURNED = 0.8, 3  # of a way along the view, and degrees: what tells the ways of a dolly apart
 
@@ -60,6 +61,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     walks = {kind: moving_walks(arguments.clips, (kind,), FIRST + i * 10**6) for i, kind in enumerate(KINDS)}
+    walks[MIXED] = moving_walks(arguments.clips * len(KINDS), first=FIRST + len(KINDS) * 10**6)
     readers = {"geometry": pose_figures.geometry, "learned": pose_figures.learned(pose_motion.load(WEIGHTS))}
     for method, read in readers.items():
         right, sure = {"all": []}, {"all": []}
@@ -67,7 +69,8 @@ def main() -> None:
             for clip in clips:
                 steps, confidence = read(torch.from_numpy(clip.pose.keypoints), clip.pose.width, clip.pose.height)
                 cosine = cosines([clip], lambda _, steps=steps: steps)[0]
-                for name in (kind, way_of(clip), "all") if kind == "dolly" else (kind, "all"):
+                names = {"dolly": (kind, way_of(clip), "all"), MIXED: (kind,)}.get(kind, (kind, "all"))
+                for name in names:
                     right.setdefault(name, []).append(cosine)
                     sure.setdefault(name, []).append(confidence.mean())
         for values in (right, sure):

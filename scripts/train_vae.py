@@ -10,8 +10,9 @@ to log.csv and draws sheets into the run's folder.
 
 import argparse
 import logging
+import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pack
@@ -45,21 +46,21 @@ def train(arguments: argparse.Namespace) -> None:
 
 def _start(arguments: argparse.Namespace):
     """The network of the weights to go on from, its decoder widened where that is asked for; None without them."""
-    import safetensors.torch
     from animate_anywhere.training import vae as networks
+    from animate_anywhere.training import vae_training as training
 
-    if not arguments.start:
-        return None
     asked = {"decoder": arguments.decoder, "decoder_blocks": arguments.decoder_blocks}
-    widths = networks.Widths(**{name: tuple(counts) for name, counts in asked.items() if counts})
-    return networks.extract(safetensors.torch.load_file(arguments.start), widths)
+    asked = {name: tuple(counts) for name, counts in asked.items() if counts}
+    if not arguments.start:
+        if asked:
+            raise ValueError("--decoder, --decoder-blocks: they widen the network of --start, and there is none.")
+        return None
+    state, widths = training.read_weights(arguments.start)
+    return networks.extract(state, replace(widths, **asked))
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """The averaged network in TAEHV's widths, bfloat16: the host takes an fp16 one for HunyuanVideo's and scales it."""
-    import safetensors.torch
-    import torch
-    from animate_anywhere.training import vae as networks
+    """The averaged network in TAEHV's widths."""
     from animate_anywhere.training import vae_samples as samples
     from animate_anywhere.training import vae_training as training
 
@@ -68,10 +69,8 @@ def export(arguments: argparse.Namespace) -> None:
     if told["options"]["encoder"]:
         clips = [samples.draw_material(samples.FIRST - 1 - number, 29) for number in range(24)]
         factor = training.calibrate(vae, clips)
-    state = {name: value.to(torch.bfloat16).contiguous() for name, value in networks.embed(vae).items()}
-    notes = {"training": "synthetic stage", "steps": str(told["step"]), "seed": str(told["options"]["seed"])}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(state, arguments.out, metadata=notes)
+    training.write_weights(arguments.out, vae, told)
     print(f"{arguments.out}: step {told['step']}, latents scaled by {factor:.4f}")
 
 
@@ -104,7 +103,7 @@ def measure(arguments: argparse.Namespace) -> None:
     print(f"variance of latents after the host's scale: {variance:.3f}; {time.monotonic() - start:.0f} s")
 
 
-def main() -> None:
+def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
@@ -135,8 +134,13 @@ def main() -> None:
     command.set_defaults(run_command=measure)
     arguments = parser.parse_args()
     pack.load()
-    arguments.run_command(arguments)
+    try:
+        arguments.run_command(arguments)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"train_vae: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """The tiny VAE: narrow and embedded compute the same, the host's own loader takes it, training resumes to the bit."""
 
 import dataclasses
+from pathlib import Path
 
 import comfy.sd
 import numpy as np
@@ -14,6 +15,7 @@ from animate_anywhere.training import vae_training as training
 from animate_anywhere.training.vae import VAE, Conv, Grow, Widths, embed, extract
 from comfy.taesd.taehv import TAEHV
 
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "vae" / "aa_tiny_vae.safetensors"
 TOY = Widths((8, 8, 16, 16), (1, 2, 1), (24, 16, 8, 8), (1, 2, 1))
 OPTIONS = samples.Options(steps=40, batch=2, crop=32, frames=5, pool=2, renew=2, clip_frames=13, stills=3, warmup=2)
 
@@ -64,6 +66,17 @@ def test_what_was_embedded_is_given_back():
         extract(embed(vae), dataclasses.replace(TOY, encoder=(4, 4, 16, 16)))
 
 
+def test_training_goes_on_from_what_ships(tmp_path):
+    state, widths = training.read_weights(WEIGHTS)
+    vae = extract(state, widths)
+    training.write_weights(tmp_path / "vae.safetensors", vae, {"step": 3, "options": {"seed": 0}})
+    again, _ = training.read_weights(tmp_path / "vae.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in state.items())
+    safetensors.torch.save_file(state, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match=r"foreign.safetensors does not say how wide"):
+        training.read_weights(tmp_path / "foreign.safetensors")
+
+
 def test_a_wider_network_computes_the_same_and_has_more_to_learn_with():
     vae = toy_vae()
     wider = extract(embed(vae), dataclasses.replace(TOY, decoder=(32, 24, 16, 8), decoder_blocks=(2, 2, 2)))
@@ -83,8 +96,7 @@ def test_a_wider_network_computes_the_same_and_has_more_to_learn_with():
 
 def test_the_hosts_loader_takes_the_file_and_codes_alike(tmp_path):
     vae = toy_vae()
-    state = {name: value.to(torch.bfloat16).contiguous() for name, value in embed(vae).items()}
-    safetensors.torch.save_file(state, tmp_path / "vae.safetensors")
+    training.write_weights(tmp_path / "vae.safetensors", vae, {"step": 3, "options": {"seed": 0}})
     host = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(tmp_path / "vae.safetensors")))
     latents.check_vae(host)
     frames = torch.rand(13, 32, 48, 3)

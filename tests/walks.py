@@ -9,14 +9,14 @@ LEAST, RESTS = 0.7, 0.05  # px a frame of motion, of frames 96 to 160 px high: i
 TRUNK, GROWS = [1, 8, 11], 0.25
 
 
-def moving_walks(count: int, cameras: tuple[str, ...], first: int = FIRST) -> list[rehearsal.Rehearsal]:
+def moving_walks(count: int, cameras: tuple[str, ...] = (), first: int = FIRST) -> list[rehearsal.Rehearsal]:
     """The first walks after seed ``first`` with a planted foot in the frame nearly always and a background that
-    moves."""
+    moves; ``cameras`` take turns, and without them are as often as the stage has them."""
     found, seed = [], first
     while len(found) < count:
         seed += 1
-        plan = stage.draw_plan(seed, route=ROUTES[seed % len(ROUTES)], camera=cameras[seed % len(cameras)], whole=True)
-        clip = rehearsal.rehearse(plan)
+        fixed = {"camera": cameras[seed % len(cameras)]} if cameras else {}
+        clip = rehearsal.rehearse(stage.draw_plan(seed, route=ROUTES[seed % len(ROUTES)], whole=True, **fixed))
         truth = pose_figures.fields(clip, clip.steps)[1]
         if clip.told and np.linalg.norm(truth, axis=-1).mean() > LEAST:
             found.append(clip)

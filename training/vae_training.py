@@ -20,7 +20,7 @@ from ..vision.metrics import psnr
 from .configuration import Optimiser as Rates
 from .optimiser import AdamW, Muon
 from .stage import HELD_OUT
-from .vae import VAE, Widths
+from .vae import VAE, Widths, embed
 from .vae_samples import Material, Options, Pool, cut_batch, draw_material, poses_of
 
 SCALE = 1.15258426  # what the host multiplies latents by (CogVideoX below 48 heads); their variance is then to be 1
@@ -187,6 +187,27 @@ def load_average(path: Path) -> tuple[VAE, dict]:
     vae = VAE(_widths(told))
     vae.load_state_dict(_under(state, "average."))
     return vae.requires_grad_(False), told
+
+
+def write_weights(path: Path, vae: VAE, told: dict) -> None:
+    """``vae`` for the host's loader, bfloat16: an fp16 one it would take for HunyuanVideo's, and scale. ``told``: what
+    the run's checkpoint tells of itself."""
+    state = {name: value.to(torch.bfloat16).contiguous() for name, value in embed(vae).items()}
+    notes = {"training": "synthetic stage", "steps": str(told["step"]), "seed": str(told["options"]["seed"])}
+    notes["widths"] = json.dumps(asdict(vae.widths))
+    safetensors.torch.save_file(state, path, metadata=notes)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Widths]:
+    """What write_weights() wrote, and the widths of the network that it was. Raises ValueError for any other file."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        notes = file.metadata() or {}
+        if "widths" not in notes:
+            raise ValueError(
+                f"--start: {path.name} does not say how wide its network was: scripts/train_vae.py has not made it."
+            )
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return state, _widths({"widths": json.loads(notes["widths"])})
 
 
 def _widths(told: dict) -> Widths:
