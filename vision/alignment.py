@@ -48,9 +48,9 @@ class Alignment:
     cuts: tuple[int, ...] = ()
     parallax: Parallax | None = None
 
-    def between(self, source: int | np.ndarray, target: int) -> np.ndarray:
+    def between(self, source: int | np.ndarray, target: int | np.ndarray) -> np.ndarray:
         """Homography from pixels of frame ``target`` to pixels of frame ``source``, [3, 3], or [S, 3, 3] where
-        ``source`` is an array of S frames."""
+        either is an array of S frames, or both are."""
         return np.linalg.inv(self.to_shot[source]) @ self.to_shot[target]
 
     def epipole(self, source: int | np.ndarray, target: int) -> np.ndarray:
@@ -146,13 +146,13 @@ def _working_view(frame: Tensor, hidden: np.ndarray) -> tuple[np.ndarray, np.nda
     scale = min(1.0, WORKING_SIZE / max(height, width))
     grey = cv2.cvtColor(frame.float().cpu().numpy()[..., :3], cv2.COLOR_RGB2GRAY)
     size = (round(width * scale), round(height * scale))
-    person = (hidden > 0).astype(np.uint8) * 255
+    person = (hidden > 0).astype(np.uint8)
     if scale < 1:
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        person = cv2.resize(person, size, interpolation=cv2.INTER_AREA)
+        person = (cv2.resize(person * 255, size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     # A point's window must not reach into the person, or the person drags it along.
-    person = cv2.dilate((person > 0).astype(np.uint8), np.ones((WINDOW // 2, WINDOW // 2), np.uint8))
-    return np.clip(grey * 255 + 0.5, 0, 255).astype(np.uint8), 1 - person, scale
+    person = cv2.dilate(person, np.ones((WINDOW // 2, WINDOW // 2), np.uint8))
+    return cv2.convertScaleAbs(grey, alpha=255), 1 - person, scale
 
 
 @dataclass

@@ -179,7 +179,7 @@ class _Points:
 
     def _shapes(self, t: int) -> np.ndarray:
         """How the surroundings [2, 2] of each point are turned and scaled in frame ``t``, as the camera has it."""
-        moves = np.stack([self.alignment.between(t, point.born) for point in self.here])  # [N, 3, 3]
+        moves = self.alignment.between(t, np.array([point.born for point in self.here]))  # [N, 3, 3]
         homes = np.stack([[*point.home, 1.0] for point in self.here])
         there = np.einsum("nij,nj->ni", moves, homes)
         depth = there[:, 2, None, None]
@@ -201,7 +201,8 @@ class _Points:
     def _begin(self, t: int, grey: np.ndarray, place: np.ndarray, number: int | None = None) -> None:
         patch = cv2.getRectSubPix(grey, (PATCH, PATCH), tuple(map(float, place)))
         gain = CONTRAST / max(float(patch[MIDDLE].std()), 1e-3)
-        point = _Point(t, place, _levels(patch, gain), gain, place, {t: place}, number=number)
+        levels = _levels(patch[None], np.array([gain]))[0]
+        point = _Point(t, place, levels, gain, place, {t: place}, number=number)
         self.here.append(point)
         self.all.append(point)
 
@@ -213,9 +214,11 @@ class _Points:
             points = [point for point in points if _stands(point)]
         path = np.zeros((len(self.alignment.shot), len(points), 2))
         visible = np.zeros(path.shape[:2], bool)
+        every = np.arange(len(path))
+        steps = {before: self.alignment.between(every, np.clip(every + before, 0, every[-1])) for before in (-1, 1)}
         for n, point in enumerate(points):
             visible[list(point.found), n] = True
-            path[:, n] = self._whole(point)
+            path[:, n] = self._whole(point, steps)
         if points and not self.alignment.still:
             path = _calmed(path, visible, self._carried(points))
         tracks = Tracks(np.float32(path + 0.5), visible, width, height)
@@ -232,9 +235,10 @@ class _Points:
             out[times, n] = np.nan_to_num(project(self.alignment.between(times, point.born), point.home[None])[:, 0])
         return out
 
-    def _whole(self, point: _Point) -> np.ndarray:
+    def _whole(self, point: _Point, steps: dict[int, np.ndarray]) -> np.ndarray:
         """Where a point is in every frame [T, 2]: where it was found, else where the camera carries it from the last
-        (before its birth: the next) frame in which it was."""
+        (before its birth: the next) frame in which it was. ``steps`` [T, 3, 3]: to each frame from the one -1 before,
+        and from the one 1 after."""
         shot = self.alignment.shot
         out = np.empty((len(shot), 2))
         out[point.born] = point.home
@@ -245,7 +249,7 @@ class _Points:
                     continue
                 out[t] = out[t + before]
                 if shot[t] == shot[t + before]:
-                    moved = project(self.alignment.between(t, t + before), out[t][None])[0]
+                    moved = project(steps[before][t], out[t][None])[0]
                     out[t] = moved if np.isfinite(moved).all() else out[t]
         return out
 
@@ -280,9 +284,12 @@ def _at(places: np.ndarray, picture: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _levels(patch: np.ndarray, gain: float) -> np.ndarray:
-    """A patch around middle grey and at CONTRAST, as uint8, which is what OpenCV follows points in."""
-    return np.clip(np.rint((patch - patch[MIDDLE].mean()) * gain + 128), 0, 255).astype(np.uint8)
+def _levels(patches: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """``patches`` [N, P, P] float32 as uint8, which is what OpenCV follows points in: each around middle grey and, by
+    ``gains`` [N], at CONTRAST."""
+    middle = patches[(slice(None), *MIDDLE)].mean(axis=(1, 2), keepdims=True)
+    levels = (patches - middle) * np.float32(gains)[:, None, None] + 128
+    return np.clip(np.rint(levels, out=levels), 0, 255, out=levels).astype(np.uint8)
 
 
 def _match(
@@ -290,13 +297,12 @@ def _match(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far [N, 2] ``points`` lie from where they are expected (``places`` [N, 2], turned and scaled by ``shapes``
     [N, 2, 2]), in the pixels of their own patches, and which [N] were found there at all."""
-    now = np.empty((len(points), PATCH, PATCH), np.uint8)
-    middle = np.full(2, PATCH // 2)
-    for out, point, place, shape in zip(now, points, places, shapes):
-        there = np.column_stack([shape, place - shape @ middle])
-        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        patch = cv2.warpAffine(grey, there, (PATCH, PATCH), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        out[:] = _levels(patch, point.gain)
+    now = np.empty((len(points), PATCH, PATCH), np.float32)
+    corners = places - shapes.sum(axis=2) * (PATCH // 2)
+    warp = {"flags": cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+    for patch, there in zip(now, np.concatenate([shapes, corners[..., None]], axis=2)):
+        cv2.warpAffine(grey, there, (PATCH, PATCH), patch, **warp)
+    now = _levels(now, np.array([point.gain for point in points]))
     # All patches side by side are one small picture: Lucas-Kanade costs the same at any size of the video.
     once, now = _mosaic(np.stack([point.patch for point in points])), _mosaic(now)
     start = _middles(len(points))
