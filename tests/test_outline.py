@@ -82,6 +82,27 @@ def test_the_outline_moves_to_the_edge_of_the_picture(figure):
     assert np.abs(drawn - rough)[far].max() < 0.6 and drawn.min() >= 0 and drawn.max() <= 1
 
 
+@pytest.mark.parametrize("colours", [1.0, 0.0], ids=["coloured", "grey"])
+def test_the_filter_is_the_ridge_regression_of_each_window(colours):
+    """He et al. 2013, eq. 19 and 20, solved window by window in float64; a grey guide is nearly singular."""
+    rng, size, window = np.random.default_rng(3), (24, 32), 7
+    grey = cv2.GaussianBlur(rng.random(size), (0, 0), 2)[..., None]
+    guide = np.float32(grey + colours * cv2.GaussianBlur(rng.random((*size, 3)), (0, 0), 2))
+    target = np.float32(cv2.GaussianBlur(rng.random(size), (0, 0), 2))
+    found = outline._guided(guide, target, window)
+
+    around = np.pad(np.dstack([guide, target]).astype(float), [(window // 2,) * 2] * 2 + [(0, 0)], mode="reflect")
+    lines = np.empty((*size, 4))
+    for y, x in np.ndindex(size):
+        pixels = around[y : y + window, x : x + window].reshape(-1, 4)
+        (middle, average), off = np.split(pixels.mean(axis=0), [3]), pixels - pixels.mean(axis=0)
+        cov = off.T @ off / len(pixels)
+        slope = np.linalg.solve(cov[:3, :3] + outline.SMOOTH * np.eye(3), cov[:3, 3])
+        lines[y, x] = *slope, average.item() - slope @ middle
+    lines = cv2.blur(lines, (window, window))
+    assert np.abs(np.dstack(found) - lines).max() < 1e-3 * np.abs(lines).max()
+
+
 def test_nobody_in_the_picture_stays_nobody():
     mask = np.zeros(SIZE, np.float32)
     assert np.array_equal(outline.refine(wall(*SIZE), mask), mask)
