@@ -105,25 +105,25 @@ def test_training_learns_goes_on_and_repeats_itself_to_the_bit(clips, monkeypatc
     options = training.Options(steps=30, warmup=5, rate=2e-2, autocast=False)
     start, losses = PoseMotion(TOY), []
     begun = copy.deepcopy(start)
-    one = training.train(clips, options, lambda step, loss: losses.append(loss), start)
+    one = training.train(clips, options, lambda step, loss, network: losses.append(loss), start)
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.5
     assert same(start, begun) and not same(one, start)
-    assert same(one, training.train(clips, options, lambda step, loss: None, start))
+    assert same(one, training.train(clips, options, lambda step, loss, network: None, start))
     more = []
-    training.train(clips, options, lambda step, loss: more.append(loss), one)
+    training.train(clips, options, lambda step, loss, network: more.append(loss), one)
     assert np.mean(more[:10]) < np.mean(losses[:10]) - 0.5
 
 
 def test_training_from_nothing_repeats_itself_to_the_bit(clips, monkeypatch):
     monkeypatch.setattr(training, "TOKENS", 96)
     options = training.Options(steps=2, warmup=1, autocast=False)
-    assert same(*(training.train(clips, options, lambda step, loss: None) for _ in range(2)))
+    assert same(*(training.train(clips, options, lambda step, loss, network: None) for _ in range(2)))
 
 
 def test_a_loss_that_is_no_number_stops(clips, monkeypatch):
     monkeypatch.setattr(training, "loss_of", lambda network, shots: torch.tensor(float("nan")))
     with pytest.raises(ValueError, match="loss is nan at step 0"):
-        training.train(clips, training.Options(steps=3), lambda step, loss: None, PoseMotion(TOY))
+        training.train(clips, training.Options(steps=3), lambda step, loss, network: None, PoseMotion(TOY))
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,13 @@ def test_shipped_weights_read_clean_poses(shipped, held_out):
     assert min(dx, scale) > 0.85 and dy > 0.5
     assert figures.error < 0.5 * figures.still
     assert figures.direction > 0.8
+
+
+def test_shipped_weights_read_what_the_feet_tell(shipped, held_out):
+    """On the 128 of 200 clips with a planted foot in the frame: correlation 0.95, 0.96, 0.96."""
+    figures = pose_figures.measure(shipped, [clip for clip in held_out if clip.told], noisy=False)
+    dx, dy, scale, _ = figures.correlation
+    assert min(dx, dy, scale) > 0.9
 
 
 def test_shipped_weights_read_noisy_poses(shipped, held_out):

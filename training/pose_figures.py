@@ -1,5 +1,6 @@
 """How well a background's motion is read from poses, in figures: whatever reads it, the network or the geometry."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,8 +46,8 @@ class Figures:
     end-point errors in px over points of the background: ``error``, and that of a background which ``still`` stands,
     and of the best similarity (``floor``: what parallax leaves). ``direction``: share of the moving steps whose
     direction is right; ``clips``: the same for whole clips in which the camera moves. ``told``, ``untold``: mean
-    confidence where a planted foot is in the frame nearly always, and elsewhere. ``sure``, ``unsure``: error by
-    motion in the third of the steps with the most, and the least, confidence."""
+    confidence where a planted foot is in the frame nearly always, and elsewhere (NaN where there is no such clip).
+    ``sure``, ``unsure``: error by motion in the third of the steps with the most, and the least, confidence."""
 
     correlation: tuple[float, ...]
     error: float
@@ -68,8 +69,8 @@ class Figures:
             f" of it (best similarity {self.floor / self.still:.3f})",
             f"direction right in {self.direction:.1%} of the steps that move by more than {MOVING:g} px, and in "
             f"{self.clips:.1%} of the clips that do",
-            f"confidence {self.told:.2f} where the feet tell, {self.untold:.2f} elsewhere; error by motion "
-            f"{self.sure:.2f} in the surest third of the steps, {self.unsure:.2f} in the least sure",
+            f"confidence {self.told:.2f} where the feet tell, {self.untold:.2f} elsewhere",
+            f"error by motion {self.sure:.2f} in the surest third of the steps, {self.unsure:.2f} in the least sure",
         ]
 
 
@@ -131,8 +132,8 @@ def _summary(rows: list[dict[str, ndarray]]) -> Figures:
         floor=float(floor.mean()),
         direction=float(column["right"].mean()),
         clips=float(column["clip"].mean()),
-        told=float(sure[told].mean()),
-        untold=float(sure[~told].mean()),
+        told=float(sure[told].mean()) if told.any() else math.nan,
+        untold=float(sure[~told].mean()) if not told.all() else math.nan,
         sure=float(error[sure >= high].sum() / still[sure >= high].sum()),
         unsure=float(error[sure <= low].sum() / still[sure <= low].sum()),
     )

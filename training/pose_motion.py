@@ -74,10 +74,10 @@ def rate_at(options: Options, step: int) -> float:
 
 
 def train(
-    clips: Shots, options: Options, log: Callable[[int, float], None], start: PoseMotion | None = None
+    clips: Shots, options: Options, log: Callable[[int, float, PoseMotion], None], start: PoseMotion | None = None
 ) -> PoseMotion:
     """A network trained on ``clips``, from the weights of ``start`` on where one is given. ``log`` is called with each
-    step and its loss. Raises ValueError on a NaN."""
+    step, its loss and the network after it. Raises ValueError on a NaN."""
     torch.manual_seed(options.seed)
     network = PoseMotion(start.size if start else None)
     if start:
@@ -94,5 +94,5 @@ def train(
             raise ValueError(f"the loss is {value} at step {step}: try a smaller rate.")
         loss.backward()
         updates.step(rate_at(options, step), updates.reduce())
-        log(step, value)
+        log(step, value, network)
     return network.eval().requires_grad_(False)
