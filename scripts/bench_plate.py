@@ -15,7 +15,7 @@ import pack
 
 sys.path.append(str(pack.ROOT / "tests"))  # scene.py: virtual cameras over painted walls
 
-SIZE, LARGE = (160, 240), (540, 960)
+SIZE, LARGE, UHD = (160, 240), (540, 960), (2160, 3840)
 FRAMES, LONG = 24, 100
 CLIPS = (2, 8, 13)  # of the stage: cameras that follow somebody, twice, and one that pans
 SMALL = (160, 160)
@@ -88,29 +88,35 @@ def masks_() -> None:
 
 
 def speed() -> None:
-    """A plate at 960×540, and what it takes of memory beyond what goes in and out. Walks are short: to draw a long one
-    takes more memory than most machines have."""
-    import numpy as np
+    """Plates of large frames, and what they take of memory beyond what goes in and out. Walks and 4K are short: to draw
+    long ones takes more memory than most machines have."""
     from animate_anywhere.vision import plate
     from scene import film, past_posts, step_in, walker, wall
 
-    path = np.tile(np.eye(3), (LONG, 1, 1))
-    path[:, 0, 2] = 20 + 1.7 * np.arange(LONG)
-    path[:, 1, 2] = 60 + 3 * np.sin(np.arange(LONG) / 4)
-    for name, count, draw in (
-        ("pan", LONG, lambda: film(wall(700, 1300), path, LARGE)),
-        ("walk past posts", FRAMES, lambda: past_posts(FRAMES, LARGE)),
+    for name, count, size, draw in (
+        ("pan", LONG, LARGE, lambda: film(wall(700, 1300), panning(LONG), LARGE)),
+        ("walk past posts", FRAMES, LARGE, lambda: past_posts(FRAMES, LARGE)),
+        ("pan", FRAMES // 2, UHD, lambda: film(wall(2800, 5200), panning(FRAMES // 2, 4), UHD)),
     ):
-        mask = walker(count, LARGE)
+        mask = walker(count, size)
         frames = step_in(draw(), mask)
         with _Memory() as memory:
             start = time.process_time()
             result = plate.clean_background(frames, mask)
             taken = time.process_time() - start
         out = (result.frames.nbytes + result.unfilled.nbytes) / 2**20
-        print(
-            f"{LONG} frames of 960×540, {name:<20} {taken:6.1f} s of one core, {memory.most - out:5.0f} MB", flush=True
-        )
+        what = f"{count} frames of {size[1]}×{size[0]}, {name}"
+        print(f"{what:<40} {taken:6.1f} s of one core, {memory.most - out:5.0f} MB", flush=True)
+
+
+def panning(count: int, scale: float = 1):
+    """The path [T, 3, 3] of a camera that pans by 1.7 px a frame, times ``scale``, and sways."""
+    import numpy as np
+
+    path = np.tile(np.eye(3), (count, 1, 1))
+    path[:, 0, 2] = scale * (20 + 1.7 * np.arange(count))
+    path[:, 1, 2] = scale * (60 + 3 * np.sin(np.arange(count) / 4))
+    return path
 
 
 class _Memory:
