@@ -17,20 +17,15 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from . import patches
 from .alignment import Alignment, align, project
 from .camera_path import CameraPath
 from .mask import INSIDE, fit_mask, grow_frame
+from .patches import WINDOW, Patch
 from .tracks import Tracks
 
 FEWEST, MOST, DEFAULT = 5, 50, 24  # points; Liu et al., section 3.2, draw "from 5 to 50 points for each training video"
 GROW = 8  # px: motion blur and the mask's own errors reach this far
-WINDOW = 25  # px of the Lucas-Kanade window
-PATCH = 53  # px around a point: the window, and room for what the camera does not explain
-MIDDLE = (slice(PATCH // 2 - WINDOW // 2, PATCH // 2 + WINDOW // 2 + 1),) * 2  # of a patch: its window
-REACH = 12  # px from where the camera says: farther away is another thing
-CONTRAST = 40.0  # grey levels: every patch is brought to this spread, so that one bound fits bright and dim places
-UNLIKE = 22.0  # grey levels, mean difference at that spread: two unrelated patches differ by 45
-RETURN = 0.3  # px: forward and back again must end this near the start
 AROUND = (WINDOW // 2 | 1,) * 2  # px in which texture is measured
 TEXTURE = 3.0  # (grey levels / px)²: the weaker direction's gradient; camera noise of 2 levels alone makes about 1
 APART = 0.35  # of the distance at which evenly spread points would lie: nearer than this two points tell the same
@@ -119,14 +114,12 @@ def _grey(frame: Tensor) -> np.ndarray:
 
 @dataclass
 class _Point:
-    """One point: where it was ``born``, its ``patch`` [PATCH, PATCH] uint8 from there, the ``gain`` that brought it to
-    CONTRAST; ``place`` [2] px in the frame last seen to, and where it was found, by frame. ``number``: of a placed
-    one."""
+    """One point: where it was ``born``, its ``patch`` from there; ``place`` [2] px in the frame last seen to, and where
+    it was found, by frame. ``number``: of a placed one."""
 
     born: int
     home: np.ndarray
-    patch: np.ndarray
-    gain: float
+    patch: Patch
     place: np.ndarray
     found: dict[int, np.ndarray] = field(default_factory=dict)
     missed: int = 0
@@ -169,7 +162,8 @@ class _Points:
         looked_for = np.flatnonzero(_at(places, open_to_view))
         if len(looked_for):
             points = [self.here[i] for i in looked_for]
-            shifts, good = _match(points, grey, places[looked_for], shapes[looked_for])
+            kept = [point.patch for point in points]
+            shifts, good = patches.match(kept, grey, places[looked_for], shapes[looked_for])
             for point, shift, found, shape in zip(points, shifts, good, shapes[looked_for]):
                 point.missed = 0 if found else point.missed + 1
                 if found:
@@ -199,10 +193,7 @@ class _Points:
             self._begin(0, grey, self.placed[number], int(number))
 
     def _begin(self, t: int, grey: np.ndarray, place: np.ndarray, number: int | None = None) -> None:
-        patch = cv2.getRectSubPix(grey, (PATCH, PATCH), tuple(map(float, place)))
-        gain = CONTRAST / max(float(patch[MIDDLE].std()), 1e-3)
-        levels = _levels(patch[None], np.array([gain]))[0]
-        point = _Point(t, place, levels, gain, place, {t: place}, number=number)
+        point = _Point(t, place, patches.cut(grey, place), place, {t: place}, number=number)
         self.here.append(point)
         self.all.append(point)
 
@@ -282,56 +273,6 @@ def _at(places: np.ndarray, picture: np.ndarray) -> np.ndarray:
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     inside[inside] = picture[y[inside].astype(int), x[inside].astype(int)]
     return inside
-
-
-def _levels(patches: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """``patches`` [N, P, P] float32 as uint8, which is what OpenCV follows points in: each around middle grey and, by
-    ``gains`` [N], at CONTRAST."""
-    middle = patches[(slice(None), *MIDDLE)].mean(axis=(1, 2), keepdims=True)
-    levels = (patches - middle) * np.float32(gains)[:, None, None] + 128
-    return np.clip(np.rint(levels, out=levels), 0, 255, out=levels).astype(np.uint8)
-
-
-def _match(
-    points: list[_Point], grey: np.ndarray, places: np.ndarray, shapes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """How far [N, 2] ``points`` lie from where they are expected (``places`` [N, 2], turned and scaled by ``shapes``
-    [N, 2, 2]), in the pixels of their own patches, and which [N] were found there at all."""
-    now = np.empty((len(points), PATCH, PATCH), np.float32)
-    corners = places - shapes.sum(axis=2) * (PATCH // 2)
-    warp = {"flags": cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
-    for patch, there in zip(now, np.concatenate([shapes, corners[..., None]], axis=2)):
-        cv2.warpAffine(grey, there, (PATCH, PATCH), patch, **warp)
-    now = _levels(now, np.array([point.gain for point in points]))
-    # All patches side by side are one small picture: Lucas-Kanade costs the same at any size of the video.
-    once, now = _mosaic(np.stack([point.patch for point in points])), _mosaic(now)
-    start = _middles(len(points))
-    options = {"winSize": (WINDOW, WINDOW), "maxLevel": 1}
-    there, found, unlike = cv2.calcOpticalFlowPyrLK(once, now, start, None, **options)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(now, once, there, None, **options)
-    shifts = (there - start).astype(np.float64)
-    good = (found.ravel() > 0) & (found_back.ravel() > 0) & (unlike.ravel() < UNLIKE)
-    good &= (np.linalg.norm(back - start, axis=1) < RETURN) & (np.abs(shifts).max(axis=1) < REACH)
-    return shifts, good
-
-
-def _columns(count: int) -> int:
-    return int(np.ceil(np.sqrt(count)))
-
-
-def _mosaic(patches: np.ndarray) -> np.ndarray:
-    """``patches`` [N, P, P] row by row in one square picture."""
-    count, side, _ = patches.shape
-    columns = _columns(count)
-    sheet = np.zeros((columns * columns, side, side), patches.dtype)
-    sheet[:count] = patches
-    return sheet.reshape(columns, columns, side, side).swapaxes(1, 2).reshape(columns * side, columns * side)
-
-
-def _middles(count: int) -> np.ndarray:
-    """Where the middles [N, 2] of N patches lie in their mosaic."""
-    rows, columns = np.divmod(np.arange(count), _columns(count))
-    return (np.stack([columns, rows], axis=1) * PATCH + PATCH // 2).astype(np.float32)
 
 
 def _corners(grey: np.ndarray, open_to_view: np.ndarray) -> np.ndarray:
