@@ -15,7 +15,7 @@ sys.path.append(str(pack.ROOT / "tests"))  # walks.py: what the tests hold the s
 
 KINDS = ("follow", "pan", "zoom", "sway", "dolly")
 FIRST = 7_500_000_000  # seeds that nothing was trained on, and no constant chosen by
-MIXED = "as the stage has them"
+MIXED, ALL = "as the stage has them", "all of each kind"
 BANDS = (0, 0.35, 0.6, 0.75, 1.01)  # of confidence
 ALONG, TURNED = 0.8, 3  # of a way along the view, and degrees: what tells the ways of a dolly apart
 
@@ -32,6 +32,13 @@ def way_of(clip) -> str:
     return "dolly: round the person" if turned > TURNED else "dolly: sideways"
 
 
+def rows_of(kind: str, clip) -> tuple[str, ...]:
+    """The rows of the table for which a walk before a camera of this kind counts."""
+    if kind == MIXED:
+        return (MIXED,)
+    return (kind, way_of(clip), ALL) if kind == "dolly" else (kind, ALL)
+
+
 def table(groups: dict, confidences: dict) -> None:
     import numpy as np
     from animate_anywhere.vision import metrics
@@ -41,7 +48,7 @@ def table(groups: dict, confidences: dict) -> None:
         right = np.array(right)
         shares = f"{np.mean(right > metrics.RIGHT):11.0%} {np.mean(right > 0):11.0%}"
         print(f"  {name:<26} {len(right):5d} {shares} {np.mean(confidences[name]):11.2f}")
-    right, sure = (np.array(values["all"]) for values in (groups, confidences))
+    right, sure = (np.array(values[ALL]) for values in (groups, confidences))
     for low, high in pairwise(BANDS):
         inside = (sure >= low) & (sure < high)
         share = f"{np.mean(right[inside] > metrics.RIGHT):.0%}" if inside.any() else "none"
@@ -64,17 +71,16 @@ def main() -> None:
     walks[MIXED] = moving_walks(arguments.clips * len(KINDS), first=FIRST + len(KINDS) * 10**6)
     readers = {"geometry": pose_figures.geometry, "learned": pose_figures.learned(pose_motion.load(WEIGHTS))}
     for method, read in readers.items():
-        right, sure = {"all": []}, {"all": []}
+        right, sure = {}, {}
         for kind, clips in walks.items():
             for clip in clips:
                 steps, confidence = read(torch.from_numpy(clip.pose.keypoints), clip.pose.width, clip.pose.height)
                 cosine = cosines([clip], lambda _, steps=steps: steps)[0]
-                names = {"dolly": (kind, way_of(clip), "all"), MIXED: (kind,)}.get(kind, (kind, "all"))
-                for name in names:
+                for name in rows_of(kind, clip):
                     right.setdefault(name, []).append(cosine)
                     sure.setdefault(name, []).append(confidence.mean())
         for values in (right, sure):
-            values["all"] = values.pop("all")  # the last row
+            values[ALL] = values.pop(ALL)  # the last row
         print(f"{method}:")
         table(right, sure)
 
