@@ -8,7 +8,7 @@ the explicit form of what AnimateAnywhere leaves to its background motion learne
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -142,8 +142,9 @@ class PoseMotion(nn.Module):
     def read(self, keypoints: Tensor, width: int, height: int, progress: Callable[[int], None] | None = None) -> Motion:
         """``keypoints`` [T, P, 18, 3] px of P people on a canvas of ``width``×``height`` -> Motion.
 
-        Each person is read alone; where several are there, each counts by how little it is in doubt. ``progress`` is
-        called with the number of steps done.
+        Each person is read alone; where several are there, each counts by how little it is in doubt. A step between two
+        frames in which nobody is seen goes on from those around, with a confidence of 0. ``progress`` is called with
+        the number of steps done.
         """
         device = self.embed.weight.device
         middle = torch.tensor([width / 2, height / 2, 0.0])
@@ -160,7 +161,9 @@ class PoseMotion(nn.Module):
             total[:, first:last] += share
             if progress:
                 progress(last)
-        return _joined(steps / total, spread / total, width, height)
+        motion = _joined(steps / total, spread / total, width, height)
+        there = (joints[..., 2] >= SEEN).any(-1).any(0).cpu()  # [T]
+        return replace(motion, confidence=motion.confidence * (there[1:] | there[:-1]))
 
     def _windows(self, steps: int) -> Iterator[tuple[int, int]]:
         first, stride = 0, self.size.window - self.size.overlap

@@ -71,11 +71,13 @@ def _report(track: PoseTrack, path: CameraPath, method: str) -> str:
     doubtful = path.confidence < DOUBTED
     if doubtful.any() and sure >= DOUBTED:
         lines.append(f"In doubt on the way to frames {ranges(doubtful)} (the first frame is 0)")
-    if not track.seen[..., ANKLES].any():
+    if not track.measured.seen[..., ANKLES].any():
         lines.append("No foot is seen in any frame, and feet tell most: use a pose that shows the whole person")
-    empty = ~track.present
+    empty, filled = ~track.present, track.present & ~track.measured.present
     if empty.any():
         lines.append(f"Nobody is there in frames {ranges(empty)}")
+    if filled.any():
+        lines.append(f"Filled by Extract Pose, which tells nothing: {ranges(filled)}")
     return "\n".join(lines)
 
 
@@ -129,7 +131,7 @@ class PoseToTracks(io.ComfyNode):
         track = _track_of(pose)
         frames = len(pose)
         progress = progress_of(2 * frames)
-        path = METHODS[method](track, progress)
+        path = METHODS[method](track.measured, progress)
         tracks = path_tracks.carry_points(path, track, points, reseed, lambda done: progress(frames + done))
         report = _report(track, path, method)
         return io.NodeOutput(tracks.to_host(), path, report, ui=ui.PreviewText(report))

@@ -7,6 +7,7 @@ import torch
 from animate_anywhere.nodes import motion as nodes
 from animate_anywhere.training import rehearsal, stage
 from animate_anywhere.vision import metrics
+from animate_anywhere.vision import pose as poses
 from animate_anywhere.vision.camera_path import CameraPath
 from animate_anywhere.vision.pose import PoseTrack
 from comfy_extras.nodes_wanmove import WanMoveVisualizeTracks, create_pos_embeddings
@@ -78,6 +79,27 @@ def test_frames_without_anybody_are_told(walk, method):
     _, path, report = convert(PoseTrack(keypoints, 160, 96), method)
     assert "Nobody is there in frames 5-6, 20" in report
     assert np.isfinite(path.homographies).all()
+
+
+@METHODS
+def test_filled_frames_tell_nothing(walk, method):
+    """What Extract Pose puts where nobody was seen stands still, and so would the background."""
+    keypoints = walk.pose.keypoints.copy()
+    keypoints[14:] = 0
+    filled, _ = poses.fill_gaps(PoseTrack(keypoints, 160, 96))
+    _, path, report = convert(filled, method)
+    assert path.confidence[15:].mean() < nodes.DOUBTED < path.confidence[1:13].mean()
+    assert "Filled by Extract Pose, which tells nothing: 14-28" in report
+
+
+@METHODS
+def test_a_filled_foot_is_no_planted_one(walk, method):
+    keypoints = walk.pose.keypoints.copy()
+    keypoints[10:16, :, nodes.ANKLES, 2] = poses.FILLED
+    without = keypoints.copy()
+    without[10:16, :, nodes.ANKLES] = 0
+    one, other = (convert(PoseTrack(points, 160, 96), method)[1] for points in (keypoints, without))
+    np.testing.assert_array_equal(one.steps, other.steps)
 
 
 def test_the_hosts_nodes_draw_and_use_the_tracks(walk):
