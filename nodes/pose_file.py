@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 
 import nodes
 
+from ..models import fingerprint
 from ..vision import pose_file
 from . import sockets
 
@@ -21,6 +22,12 @@ def _files() -> list[str]:
         found = (path.relative_to(folder).as_posix() for path in Path(folder).rglob(f"*{ENDING}") if path.is_file())
         names += [f"{name}{mark}" for name in sorted(found)]
     return names
+
+
+def _missing(file: str) -> str:
+    name, folder = folder_paths.annotated_filepath(file)
+    kinds = {folder_paths.get_output_directory(): "output", folder_paths.get_temp_directory(): "temp"}
+    return f"file: there is no {name} in the {kinds.get(folder, 'input')} folder."
 
 
 class SavePose(io.ComfyNode):
@@ -101,20 +108,22 @@ class LoadPose(io.ComfyNode):
     def execute(cls, file, width=0, height=0) -> io.NodeOutput:
         path = Path(folder_paths.get_annotated_filepath(file))
         if not path.is_file():
-            raise ValueError(f"file: there is no {file} in the input folder. Put it there, or upload it.")
+            raise ValueError(_missing(file))
         loaded = pose_file.load_pose(path, (width, height) if width and height else None)
         return io.NodeOutput(loaded.frames, loaded.fps or pose_file.DEFAULT_FPS)
 
     @classmethod
-    def fingerprint_inputs(cls, file, **_) -> float | None:
-        """A file that was changed is read again."""
+    def fingerprint_inputs(cls, file, **_) -> str | None:
+        """A file that was changed is read again, and a series when one of its files was, or one more came."""
         path = Path(folder_paths.get_annotated_filepath(file))
-        return path.stat().st_mtime if path.is_file() else None
+        if not path.is_file():
+            return None
+        return fingerprint.of([(part.name, part.stat().st_mtime_ns) for part in pose_file.series(path)])
 
     @classmethod
     def validate_inputs(cls, file) -> bool | str:
         # The list is as old as the page: a file saved since then is fine, too.
-        return folder_paths.exists_annotated_filepath(file) or f"file: there is no {file} in the input folder."
+        return folder_paths.exists_annotated_filepath(file) or _missing(file)
 
 
 NODES = [SavePose, LoadPose]

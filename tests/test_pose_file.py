@@ -88,6 +88,90 @@ def test_a_file_without_a_canvas_asks_for_one(folders):
         nodes.LoadPose.execute(name, 640, 0)
 
 
+def openpose(position, joints=25):
+    """A frame as OpenPose writes it: one person, all joints in one place, no canvas."""
+    person = {"pose_keypoints_2d": [position, 7.0, 1.0] * joints, "face_keypoints_2d": [], "pose_keypoints_3d": []}
+    return {"version": 1.3, "people": [{"person_id": [-1], **person}]}
+
+
+def put_series(folders, frames, name="take_{:012}_keypoints.json"):
+    """Files of ``frames``, by number; gives back the last one's name."""
+    (folders / "input" / "shot").mkdir(exist_ok=True)
+    for number, frame in frames.items():
+        text = frame if isinstance(frame, str) else json.dumps(frame)
+        (folders / "input" / "shot" / name.format(number)).write_text(text)
+    return f"shot/{name.format(number)}"
+
+
+@pytest.mark.parametrize("name", ["take_{:012}_keypoints.json", "a [1]_2_{}_keypoints.json"])
+@pytest.mark.parametrize("joints", [18, 25])
+def test_openposes_file_brings_its_whole_series_in_the_order_of_the_numbers(folders, joints, name):
+    file = put_series(folders, {n: openpose(n, joints) for n in (8, 11, 10, 9)}, name)
+    for other in ("retake_{:012}_keypoints.json", "take_{:012}_rendered.json", "{}_keypoints.json", "take_x{}.json"):
+        put_series(folders, {12: openpose(99.0)}, other)
+    pose, fps = nodes.LoadPose.execute(file, 640, 480).result
+    track = PoseTrack.from_openpose(pose)
+    assert track.keypoints[:, 0, :, 0].tolist() == [[n] * 18 for n in (8, 9, 10, 11)]
+    assert (track.width, track.height, fps) == (640, 480, pose_file.DEFAULT_FPS)
+
+
+def test_a_frame_of_a_series_may_have_nobody(folders):
+    file = put_series(folders, {0: openpose(9.0), 1: {"people": []}, 2: openpose(9.0)})
+    pose, _ = nodes.LoadPose.execute(file, 640, 480).result
+    assert [len(frame["people"]) for frame in pose] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["take_{:012}.json", "{:012}_keypoints.json", "take_{:012}_keypoints_.json"])
+def test_a_file_of_another_name_is_read_alone(folders, name):
+    file = put_series(folders, {n: openpose(n) for n in (1, 2)}, name)
+    assert len(nodes.LoadPose.execute(file, 640, 480).result[0]) == 1
+
+
+def test_a_series_of_one_is_one_frame(folders):
+    assert len(nodes.LoadPose.execute(put_series(folders, {12: openpose(9.0)}), 640, 480).result[0]) == 1
+
+
+def test_a_list_of_frames_is_read_alone_whatever_its_name(folders):
+    frames = sdpose_frames()
+    file = put_series(folders, {1: openpose(9.0), 3: frames})
+    assert nodes.LoadPose.execute(file).result[0] == frames
+
+
+@pytest.mark.parametrize(("name", "missing"), [("take_{:012}", "take_000000000010"), ("take_{}", "take_10")])
+def test_a_gap_in_a_series_names_the_missing_file(folders, name, missing):
+    file = put_series(folders, {n: openpose(9.0) for n in (9, 11, 13)}, name + "_keypoints.json")
+    with pytest.raises(ValueError, match=rf"^file: {missing}_keypoints\.json is missing from the series of take_"):
+        nodes.LoadPose.execute(file, 640, 480)
+
+
+def test_two_files_of_one_number_are_refused(folders):
+    put_series(folders, {7: openpose(9.0)}, "take_{}_keypoints.json")
+    with pytest.raises(ValueError, match=r"^file: take_0+7_keypoints\.json and take_7_.* are both frame 7"):
+        nodes.LoadPose.execute(put_series(folders, {7: openpose(9.0)}), 640, 480)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ('{"people": [', "is no valid JSON"),
+        ({"nodes": []}, "is not one frame with people in it"),
+        ([openpose(9.0)], "is not one frame with people in it"),
+        (openpose(9.0, 10), "18 times x, y, confidence"),
+        ({**openpose(9.0), "canvas_width": 64, "canvas_height": 48}, "canvas of 64×48 px, take_0+_.* 640×480"),
+    ],
+)
+def test_a_broken_file_of_a_series_is_named(folders, frame, message):
+    file = put_series(folders, {0: openpose(9.0), 1: frame, 2: openpose(9.0)})
+    with pytest.raises(ValueError, match=rf"^file: take_0+1_keypoints\.json .*{message}"):
+        nodes.LoadPose.execute(file, 640, 480)
+
+
+def test_a_series_without_a_canvas_asks_for_one(folders):
+    file = put_series(folders, {n: openpose(9.0) for n in (0, 1)})
+    with pytest.raises(ValueError, match=r"^file: take_0+_keypoints\.json .*canvas.* Give the width and height"):
+        nodes.LoadPose.execute(file)
+
+
 FRAME = {"people": [], "canvas_width": 64, "canvas_height": 48}
 
 
@@ -132,6 +216,18 @@ def test_what_is_no_pose_is_not_saved(folders):
         nodes.SavePose.execute([])
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("gone.json", "input"), ("gone.json [input]", "input"), ("gone.json [output]", "output"), ("a [temp]", "temp")],
+)
+def test_a_missing_file_is_told_with_the_folder_to_put_it_in(folders, name, folder):
+    missing = f"file: there is no {name.split(' ')[0]} in the {folder} folder."
+    assert nodes.LoadPose.validate_inputs(name) == missing
+    with pytest.raises(ValueError) as caught:
+        nodes.LoadPose.execute(name)
+    assert str(caught.value) == missing
+
+
 @pytest.mark.parametrize("name", ["../secret.json", "gone.json"])
 def test_only_files_of_the_folders_are_read(folders, name):
     (folders / "secret.json").write_text(json.dumps(sdpose_frames()))
@@ -145,3 +241,14 @@ def test_a_changed_file_is_read_again(folders):
     before = nodes.LoadPose.fingerprint_inputs(name)
     os.utime(folders / "input" / name, (1, 1))
     assert nodes.LoadPose.fingerprint_inputs(name) != before
+
+
+def test_a_changed_or_new_file_of_the_series_is_read_too(folders):
+    name = put_series(folders, {n: openpose(9.0) for n in (0, 1)})
+    seen = [nodes.LoadPose.fingerprint_inputs(name)]
+    assert nodes.LoadPose.fingerprint_inputs(name) == seen[0]
+    os.utime(folders / "input" / "shot" / "take_000000000000_keypoints.json", (1, 1))
+    seen.append(nodes.LoadPose.fingerprint_inputs(name))
+    put_series(folders, {2: openpose(9.0)})
+    seen.append(nodes.LoadPose.fingerprint_inputs(name))
+    assert len(set(seen)) == 3

@@ -2,10 +2,13 @@
 
 Ours holds the POSE_KEYPOINT list as it is, so that it comes back to the last digit:
 ``{"format": "animate_anywhere pose", "version": 1, "fps": 24.0, "frames": [...]}``. Read are also a bare list of frames
-(comfyui_controlnet_aux), a single frame, and OpenPose's own files with their 25 joints and without a canvas.
+(comfyui_controlnet_aux), a single frame, and OpenPose's own series of files, one a frame, with 25 joints and without a
+canvas.
 """
 
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ BODY, FEET = "pose_keypoints_2d", "foot_keypoints_2d"
 BODY_25 = 25
 JOINTS_OF_25 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
 FEET_OF_25 = [19, 20, 21, 22, 23, 24]
+OF_SERIES = re.compile(r"(.+_)([0-9]+)(_keypoints\.json)")  # OpenPose's names: of the video, number of the frame
 
 
 class PoseFile(NamedTuple):
@@ -38,16 +42,75 @@ def save_pose(path: Path, frames: list[dict], fps: float) -> None:
 
 
 def load_pose(path: Path, canvas: tuple[int, int] | None = None) -> PoseFile:
-    """The pose in the file at ``path``; ``canvas`` (width, height) is for files that do not say theirs.
+    """The pose in the file at ``path``, or, where that is a frame of OpenPose's, in its whole series beside it.
 
-    Raises ValueError, naming the socket ``file``, for anything that is no pose.
+    ``canvas`` (width, height) is for files that do not say theirs. Raises ValueError, naming the socket ``file``, for
+    anything that is no pose, and for a series with a gap.
     """
     content = _read(path)
+    if _is_frame(content):
+        return PoseFile(_series_frames(series(path), canvas), None)
     fps = None
     if isinstance(content, dict) and "frames" in content:
         fps, content = _fps(content, path), content["frames"]
-    elif isinstance(content, dict) and "people" in content:
-        content = [content]
+    return PoseFile(_frames(content, path, canvas), fps)
+
+
+def series(path: Path) -> list[Path]:
+    """The files of the series that ``path`` is of, by the numbers in their names; itself where its name has none."""
+    named = OF_SERIES.fullmatch(path.name)
+    if not named:
+        return [path]
+    found = []
+    for file in path.parent.iterdir():
+        match = OF_SERIES.fullmatch(file.name)
+        if match and match[1] == named[1] and file.is_file():
+            found.append(file)
+    return sorted(found, key=lambda file: (_number(file), file.name))
+
+
+def _number(file: Path) -> int:
+    return int(OF_SERIES.fullmatch(file.name)[2])
+
+
+def _series_frames(files: list[Path], canvas: tuple[int, int] | None) -> list[dict]:
+    """One frame from each of ``files``. Raises ValueError, naming the file that is missing or unlike the others."""
+    for before, after in pairwise(files):
+        _check_next(before, after)
+    frames = []
+    for file in files:
+        content = _read(file)
+        if not _is_frame(content):
+            raise ValueError(f"file: {file.name} is not one frame with people in it, as others of its series are.")
+        frames += _frames([content], file, canvas)
+        size, first = ([frame[side] for side in CANVAS] for frame in (frames[-1], frames[0]))
+        if size != first:
+            raise ValueError(
+                f"file: {file.name} has a canvas of {size[0]}×{size[1]} px, {files[0].name} {first[0]}×{first[1]} px. "
+                "All frames need one."
+            )
+    return frames
+
+
+def _check_next(before: Path, after: Path) -> None:
+    if _number(after) == _number(before):
+        raise ValueError(
+            f"file: {before.name} and {after.name} are both frame {_number(after)} of a series. Remove one of them."
+        )
+    if _number(after) > _number(before) + 1:
+        start, digits, end = OF_SERIES.fullmatch(before.name).groups()
+        missing = f"{start}{int(digits) + 1:0{len(digits)}}{end}"
+        raise ValueError(
+            f"file: {missing} is missing from the series of {before.name} and {after.name}. Put it there, or, to read "
+            "one frame alone, give its file another name."
+        )
+
+
+def _is_frame(content: object) -> bool:
+    return isinstance(content, dict) and "people" in content and "frames" not in content
+
+
+def _frames(content: object, path: Path, canvas: tuple[int, int] | None) -> list[dict]:
     if not isinstance(content, list) or not content:
         raise ValueError(
             f"file: {path.name} is JSON, but no pose: expected a list of frames with people in them, found "
@@ -58,7 +121,7 @@ def load_pose(path: Path, canvas: tuple[int, int] | None = None) -> PoseFile:
         PoseTrack.from_openpose(frames)
     except ValueError as error:
         raise ValueError(f"file: {path.name} holds no pose that can be read: {error}") from error
-    return PoseFile(frames, fps)
+    return frames
 
 
 def _read(path: Path) -> object:
