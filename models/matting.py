@@ -26,12 +26,13 @@ class VitMatte:
     @torch.inference_mode()
     def matte(self, frames: Tensor, trimaps: Tensor, progress: Progress | None = None) -> Tensor:
         """Alpha [T, H, W] in 0…1 of ``frames`` [T, H, W, 3] in 0…1; ``trimaps`` [T, H, W] are 1 on the character, 0
-        beside it and 0.5 where it is to be found. What is known stays as it is.
+        beside it and 0.5 where it is to be found. What is known stays as it is. Trimaps in float32 are changed in
+        place.
 
         ``progress`` is called with the number of frames done, and may raise to stop.
         """
         device = self.placed.load()
-        alphas = trimaps.float().clone()
+        alphas = trimaps.float()
         for index, (frame, alpha) in enumerate(zip(frames, alphas)):
             unknown = (alpha > 0) & (alpha < 1)
             if unknown.any():

@@ -6,7 +6,7 @@ what lies in models/sam2 of most installations.
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,9 +98,12 @@ class Sam2:
         self.placed = Placed(network)
 
     @torch.inference_mode()
-    def follow(self, frames: Tensor, things: list[list[Prompt]], progress: Progress | None = None) -> Tensor:
-        """Masks [N, T, H, W] in 0…1 of N ``things``, each pointed at in one frame or more, in ``frames`` [T, H, W, 3]
-        in 0…1.
+    def follow(
+        self, frames: Tensor, things: list[list[Prompt]], progress: Progress | None = None
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """(number of the thing, frame, its mask [H, W] in 0…1) of ``things``, each pointed at in one frame or more, in
+        ``frames`` [T, H, W, 3] in 0…1: every frame of each, one mask at a time, since all of them together would be
+        several times the video.
 
         Forwards from the first prompt, then backwards from it; frames with prompts are remembered in both.
         ``progress`` is called with the number of frames done, of T, and may raise to stop.
@@ -110,17 +113,15 @@ class Sam2:
         memories = [_Memory(self.placed.network, frames, prompts, device) for prompts in things]
         for memory in memories[1:]:
             memory.session.cache = memories[0].session.cache  # the picture's features serve all
-        masks = torch.zeros(len(things), count, height, width)
         order = _order(count, [memory.first for memory in memories])
         for done, (frame, reverse) in enumerate(order):
-            for mask, memory in zip(masks, memories):
+            for number, memory in enumerate(memories):
                 if reverse != (frame < memory.first):
                     continue
                 logits = F.interpolate(memory.step(frame, reverse), (height, width), mode="bilinear")
-                mask[frame] = logits[0, 0].sigmoid().float().cpu()
+                yield number, frame, logits[0, 0].sigmoid().float().cpu()
             if progress is not None:
                 progress(count * (done + 1) // len(order))
-        return masks
 
 
 def _order(count: int, starts: list[int]) -> list[tuple[int, bool]]:

@@ -6,11 +6,10 @@ from torch import Tensor
 import nodes
 
 from ..vision import drawing
+from ..vision.frames import same_shape
 from ..vision.pose import PoseTrack
 from . import sockets
 from .feedback import progress_of
-
-SAME_SHAPE = 0.02  # how far proportions may differ: a video whose sides were rounded to multiples of 16
 
 
 def _check_size(width: int, height: int, images: Tensor | None) -> None:
@@ -31,7 +30,7 @@ def _check_images(images: Tensor, track: PoseTrack) -> None:
             f"images: there are {len(images)}, but the pose has {count} frames. Connect the video that the pose was "
             "taken from, or one picture to lie under all frames."
         )
-    if abs(width * track.height / (height * track.width) - 1) > SAME_SHAPE:
+    if not same_shape((width, height), (track.width, track.height)):
         raise ValueError(
             f"images: they are {width}×{height}, but the pose was made for {track.width}×{track.height}, which has "
             "other proportions: the skeleton would lie beside the person. Connect the images that the pose belongs to."

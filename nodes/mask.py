@@ -10,6 +10,7 @@ from ..models import sam2
 from ..vision import mask as masks
 from ..vision import outline, pointing
 from ..vision import pose as poses
+from ..vision.frames import same_shape
 from . import files, sockets
 from .detection import BLAZEPOSE, LAPSE, load_blazepose, nobody
 from .feedback import progress_of
@@ -46,12 +47,20 @@ def _feather_input(default: int = 0, advanced: bool = False) -> io.Int.Input:
 
 
 def _track_for(images: Tensor, pose: list[dict]) -> poses.PoseTrack:
-    """``pose`` as a track for ``images`` [T, H, W, C]; ValueError unless it has somebody in it, and T frames."""
+    """``pose`` as a track for ``images`` [T, H, W, C]; ValueError unless it has somebody in it, T frames, and their
+    proportions."""
     track = poses.PoseTrack.from_openpose(pose)
     if len(pose) != len(images):
         raise ValueError(
             f"pose: it has {len(pose)} frames, but images have {len(images)}. Extract it from these very images, or "
             "leave pose unconnected."
+        )
+    size = images.shape[2], images.shape[1]
+    if not same_shape((track.width, track.height), size):
+        raise ValueError(
+            f"pose: it was made for {track.width}×{track.height}, but images are {size[0]}×{size[1]}, which has other "
+            "proportions: it would point beside the person. Extract it from these very images, or leave pose "
+            "unconnected."
         )
     if not track.present.any():
         raise ValueError("pose: there is nobody in any of its frames. Leave pose unconnected to look for the person.")
@@ -65,7 +74,8 @@ def _built_in(images: Tensor, track: poses.PoseTrack | None, steadiness: float, 
     network = load_blazepose(BLAZEPOSE)
     mask = network.follow(images, done).mask if track is None else network.segment(images, track, done)
     _check_found(mask, images, track)
-    mask = masks.without_lapses(mask.numpy(), LAPSE)
+    mask = mask.numpy()
+    masks.close_lapses(mask, LAPSE)
     if steadiness:
         outline.steady(images, mask, steadiness, lambda frames: done(count + frames))
     if refine:
@@ -89,13 +99,29 @@ def _by_sam2(images: Tensor, track: poses.PoseTrack | None, weights: str, object
         [sam2.Prompt(point.frame, torch.from_numpy(point.points), torch.from_numpy(point.inside)) for point in pointed]
         for pointed in people + things
     ]
-    found = network.follow(images, prompts, lambda frames: done(len(images) + frames))
-    mask, held = found[: len(people)].amax(dim=0), torch.zeros(images.shape[:3])
+    mask, held = torch.zeros(images.shape[:3]), torch.zeros(images.shape[:3])
+    cut_out = [masks.Cropped() for _ in things]
+    for number, frame, found in network.follow(images, prompts, lambda frames: done(len(images) + frames)):
+        if number < len(people):
+            mask[frame] = torch.maximum(mask[frame], found)
+        else:
+            cut_out[number - len(people)].put(frame, found)
     _check_found(mask, images, track)
-    for thing in found[len(people) :]:
-        if pointing.is_held((thing > masks.INSIDE).numpy(), (mask > masks.INSIDE).numpy()):
-            held = torch.maximum(held, thing)
-    return torch.minimum(mask, 1 - held), held
+    for thing in [thing for thing in cut_out if _is_held(thing, mask)]:
+        for frame, box, part in thing.parts():
+            held[frame][box] = torch.maximum(held[frame][box], part)
+            mask[frame][box] = torch.minimum(mask[frame][box], 1 - held[frame][box])
+    return mask, held
+
+
+def _is_held(thing: masks.Cropped, person: Tensor) -> bool:
+    """Whether ``thing`` can be held by those in the mask ``person`` [T, H, W]."""
+    area, own = np.zeros((2, len(person)))
+    for frame, box, part in thing.parts():
+        inside = part > masks.INSIDE
+        area[frame], own[frame] = inside.sum(), (inside & (person[frame][box] > masks.INSIDE)).sum()
+    whole = np.array([int((frame > masks.INSIDE).sum()) for frame in person])
+    return pointing.is_held(area, own, whole)
 
 
 def _check_found(mask: Tensor, images: Tensor, track: poses.PoseTrack | None) -> None:
@@ -107,10 +133,9 @@ def _check_found(mask: Tensor, images: Tensor, track: poses.PoseTrack | None) ->
 
 
 def _matted(network: mattes.VitMatte, images: Tensor, mask: Tensor) -> Tensor:
-    """``mask`` [T, H, W] with its edges by ViTMatte."""
+    """``mask`` [T, H, W] with its edges by ViTMatte, in place."""
     width = max(2, round(UNKNOWN * max(mask.shape[1:])))
-    sure, maybe = masks.grow(mask, -width), masks.grow(mask, width)
-    return network.matte(images, (sure + maybe) / 2, progress_of(len(images)))
+    return network.matte(images, masks.trimap(mask, width, into=mask), progress_of(len(images)))
 
 
 class SegmentCharacter(io.ComfyNode):
@@ -200,7 +225,8 @@ class SegmentCharacter(io.ComfyNode):
             mask = _built_in(images, track, steadiness, refine)
         if matte is not None:
             mask = _matted(matte, images, mask)
-        return io.NodeOutput(masks.feather(masks.grow(mask, grow), feather), held)
+        masks.grow(mask, grow, into=mask)  # in place, as all before it: a mask of a long video is large
+        return io.NodeOutput(masks.feather(mask, feather, into=mask), held)
 
 
 class ShapeAgnosticMask(io.ComfyNode):
@@ -266,7 +292,7 @@ class ShapeAgnosticMask(io.ComfyNode):
         if blocks == "training":
             block_height, block_width = masks.random_block(np.random.default_rng(seed), grown)
         blocky = masks.shape_agnostic(grown, block_height, block_width, progress_of(len(grown)), steady=steady)
-        return io.NodeOutput(masks.feather(blocky, feather))
+        return io.NodeOutput(masks.feather(blocky, feather, into=blocky))
 
 
 NODES = [SegmentCharacter, ShapeAgnosticMask]

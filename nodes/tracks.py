@@ -206,11 +206,7 @@ class DrawTracks(io.ComfyNode):
     @classmethod
     def execute(cls, tracks, width=0, height=0, radius=0.0, trail=0, mask=None) -> io.NodeOutput:
         track = points.Tracks.from_host(tracks)
-        for name, value, other in (("width", width, height), ("height", height, width)):
-            if value < 0 or (value == 0 and other != 0):
-                raise ValueError(
-                    f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: the tracks' own."
-                )
+        sockets.check_both_or_neither(width, height, "the tracks' own")
         if not (width or track.width):
             raise ValueError("width: the tracks do not say how large their picture is. Give width and height.")
         track = track.on_canvas(width or track.width, height or track.height)

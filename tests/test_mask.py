@@ -145,6 +145,15 @@ def test_an_empty_mask_stays_empty():
         assert torch.equal(changed, mask)
 
 
+def test_a_trimap_is_unknown_along_the_outline_alone_and_may_take_the_masks_place():
+    mask = torch.zeros(2, 40, 40)
+    mask[1, 10:30, 10:30] = 0.8
+    sure, maybe = masks.grow(mask, -3), masks.grow(mask, 3)
+    trimap = masks.trimap(mask, 3, into=mask)
+    assert trimap.data_ptr() == mask.data_ptr()
+    assert torch.equal(trimap, (sure + maybe) / 2) and trimap.unique().tolist() == [0, 0.5, 1]
+
+
 def test_zero_pixels_leave_a_soft_mask_as_it_is():
     mask = torch.rand(2, 9, 9)
     assert torch.equal(masks.grow(mask, 0), mask)
@@ -171,9 +180,11 @@ def test_feather_leaves_the_border_of_the_picture_whole():
 
 def test_a_lapse_between_two_good_masks_is_closed_and_a_longer_gap_is_not():
     seen = torch.tensor([1, 1, 0, 0, 0.8, 0, 0, 0, 1, 0]).reshape(10, 1, 1).repeat(1, 3, 4)
-    closed = masks.without_lapses(seen.numpy(), 2)
+    closed, hard = seen.numpy().copy(), seen.numpy() > 0.5
+    masks.close_lapses(closed, 2)
     assert np.allclose(closed[:, 0, 0], [1, 1, 0.8, 0.8, 0.8, 0, 0, 0, 1, 0])
-    assert np.array_equal(masks.without_lapses(seen.numpy() > 0.5, 2), closed > 0.5)
+    masks.close_lapses(hard, 2)
+    assert np.array_equal(hard, closed > 0.5)
 
 
 def test_negative_feather_is_named():
@@ -288,6 +299,7 @@ def test_node_draws_training_blocks_from_the_seed_and_keeps_the_grid():
         (torch.zeros(2, 64, 64, 3), pose_on(range(2)), "pose: there is nobody"),
         (torch.zeros(2, 64, 64, 3), pose_on(range(2), *DANCER), "pose: no person was found where it points"),
         (torch.zeros(2, 64, 64, 3), [], "pose: "),
+        (torch.zeros(2, 64, 96, 3), pose_on(range(2), *DANCER), "pose: it was made for 350×350, but images are 96×64"),
     ],
 )
 def test_node_names_bad_input(images, pose, message):
@@ -356,7 +368,8 @@ class Follows:
     def follow(self, frames, things, progress):
         self.things = things
         progress(len(frames))
-        return self.found
+        for number, thing in enumerate(self.found):
+            yield from ((number, frame, mask) for frame, mask in enumerate(thing))
 
 
 def test_node_takes_what_the_hands_hold_out_of_the_mask(dancer, models, monkeypatch):

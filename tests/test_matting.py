@@ -42,7 +42,7 @@ def test_alpha_is_what_transformers_gives_with_its_own_preparation(toy):
     with torch.inference_mode():
         expected = toy(**prepared).alphas[:, 0]
     unknown = trimaps == 0.5
-    alphas = matting.VitMatte(toy).matte(frames, trimaps_bytes)
+    alphas = matting.VitMatte(toy).matte(frames, trimaps_bytes.clone())
     assert expected[unknown].std() > 1e-4
     assert torch.allclose(alphas[unknown], expected[unknown], atol=1e-4)
 
@@ -51,7 +51,7 @@ def test_only_what_is_unknown_changes_and_nothing_is_asked_where_all_is_known(to
     frames, trimaps = scene()
     trimaps[1] = (trimaps[1] > 0.7).float()
     done = []
-    alphas = matting.VitMatte(toy).matte(frames, trimaps, done.append)
+    alphas = matting.VitMatte(toy).matte(frames, trimaps.clone(), done.append)
     known = trimaps != 0.5
     assert torch.equal(alphas[known], trimaps[known])
     assert not torch.equal(alphas[0], trimaps[0])

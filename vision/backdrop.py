@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .frames import same_shape
 from .relief import Relief
 from .track_motion import Motion
 from .view import View, look, make_view, reach_of, sources
@@ -60,7 +61,7 @@ def _check(picture: Tensor, depth: Tensor | None) -> None:
     if len(depth) != 1:
         raise ValueError(f"depth: it has {len(depth)} frames, and the depth of the one background picture is wanted.")
     height, width = picture.shape[1:3]
-    if abs(depth.shape[2] * height / (depth.shape[1] * width) - 1) > 0.02:
+    if not same_shape((depth.shape[2], depth.shape[1]), (width, height)):
         raise ValueError(
             f"depth: it is {depth.shape[2]}×{depth.shape[1]} px and background {width}×{height} px, which are "
             "different shapes. Make the depth from this very picture."

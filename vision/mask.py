@@ -3,7 +3,7 @@
 A pixel belongs to the character where the mask is above 0.5, which is also where feather() leaves the outline.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -41,6 +41,24 @@ def fit_mask(mask: Tensor, frames: Tensor) -> Tensor:
             "mask is also right, and serves for every frame."
         )
     return mask
+
+
+class Cropped:
+    """A mask of something small through a video: of each frame only the box around it is kept, in 256 steps."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, tuple[tuple[slice, slice], Tensor]] = {}
+
+    def put(self, frame: int, mask: Tensor) -> None:
+        """Keep the ``mask`` [H, W] in 0…1 of a frame."""
+        steps = (mask * 255).round().to(torch.uint8)
+        box = bounding_box(steps.numpy())
+        self._parts[frame] = box, steps[box].clone()
+
+    def parts(self) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
+        """(frame, box, mask [h, w] in 0…1 within the box) of all frames that were put."""
+        for frame, (box, steps) in self._parts.items():
+            yield frame, box, steps / 255
 
 
 def three_dimensions(mask: Tensor) -> Tensor:
@@ -123,14 +141,26 @@ def _fill_blocks(box: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.n
     return maxima.repeat(heights, 0).repeat(widths, 1)
 
 
-def grow(mask: Tensor, pixels: int, progress: Progress | None = None) -> Tensor:
+def grow(mask: Tensor, pixels: int, progress: Progress | None = None, into: Tensor | None = None) -> Tensor:
     """Move the outline outwards by ``pixels`` (a disc), or inwards where negative: [T, H, W] -> [T, H, W] of 0 and 1.
 
     The picture's border is no outline: a mask cut by it is not drawn back from it. 0 leaves the mask as it is.
+    ``into`` [T, H, W] takes the result; it may be ``mask`` itself, where a long video should not be held twice.
     """
     if pixels == 0:
         return three_dimensions(mask)
-    return _each_frame(mask, lambda frame: grow_frame(frame > INSIDE, pixels), progress)
+    return _each_frame(mask, lambda frame: grow_frame(frame > INSIDE, pixels), progress, into)
+
+
+def trimap(mask: Tensor, width: int, into: Tensor | None = None) -> Tensor:
+    """1 inside the outline, 0 outside, and 0.5 within ``width`` px of it: [T, H, W] -> [T, H, W]. ``into`` as in
+    `grow`."""
+
+    def bands(frame: np.ndarray) -> np.ndarray:
+        inside = frame > INSIDE
+        return (np.float32(grow_frame(inside, -width)) + grow_frame(inside, width)) / 2
+
+    return _each_frame(mask, bands, None, into)
 
 
 def grow_frame(inside: np.ndarray, pixels: int) -> np.ndarray:
@@ -144,10 +174,11 @@ def grow_frame(inside: np.ndarray, pixels: int) -> np.ndarray:
     return out.astype(bool)
 
 
-def feather(mask: Tensor, pixels: int, progress: Progress | None = None) -> Tensor:
+def feather(mask: Tensor, pixels: int, progress: Progress | None = None, into: Tensor | None = None) -> Tensor:
     """Soften the edge, ``pixels`` to either side, the outline staying where the mask is 0.5: [T, H, W] -> [T, H, W].
 
-    Where the mask touches the picture's border it stays whole. 0 leaves the mask as it is. Raises ValueError below 0.
+    Where the mask touches the picture's border it stays whole. 0 leaves the mask as it is. ``into`` as in `grow`.
+    Raises ValueError below 0.
     """
     if pixels < 0:
         raise ValueError(f"feather is {pixels}; it must be 0 (hard edge) or more pixels.")
@@ -159,19 +190,13 @@ def feather(mask: Tensor, pixels: int, progress: Progress | None = None) -> Tens
     def softened(frame: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(frame, (size, size), sigma, borderType=cv2.BORDER_REPLICATE)
 
-    return _each_frame(mask, softened, progress)
-
-
-def without_lapses(covered: np.ndarray, longest: int) -> np.ndarray:
-    """``covered`` [T, H, W] (bool, or a mask in 0…1) with its lapses closed: where it is low for at most ``longest``
-    frames between two where it is high, it is as high as the lower of the two."""
-    out = covered.copy()
-    close_lapses(out, longest)
-    return out
+    return _each_frame(mask, softened, progress, into)
 
 
 def close_lapses(covered: np.ndarray, longest: int) -> None:
-    """`without_lapses` in place, for a video too long to have twice. What is closed already changes nothing more."""
+    """Close the lapses of ``covered`` [T, H, W] (bool, or a mask in 0…1) in place: where it is low for at most
+    ``longest`` frames between two where it is high, it becomes as high as the lower of the two. What is closed already
+    changes nothing more."""
     for length in range(1, longest + 1):
         for first in range(1, len(covered) - length):
             around = np.minimum(covered[first - 1], covered[first + length])
@@ -192,10 +217,13 @@ def bounding_box(inside: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
     )
 
 
-def _each_frame(mask: Tensor, change: Callable[[np.ndarray], np.ndarray], progress: Progress | None) -> Tensor:
-    """``change`` [H, W] -> [H, W] for every frame of ``mask``; the result is float32 on the mask's device."""
+def _each_frame(
+    mask: Tensor, change: Callable[[np.ndarray], np.ndarray], progress: Progress | None, into: Tensor | None = None
+) -> Tensor:
+    """``change`` [H, W] -> [H, W] for every frame of ``mask``; the result is ``into``, or new: float32 on the mask's
+    device."""
     mask = three_dimensions(mask)
-    out = torch.empty(mask.shape, dtype=torch.float32)
+    out = torch.empty(mask.shape, dtype=torch.float32) if into is None else into
     for index, frame in enumerate(mask):
         out[index] = torch.from_numpy(change(frame.float().cpu().numpy()))
         if progress is not None:

@@ -72,15 +72,14 @@ def _beyond(frame: int, joints: np.ndarray, elbow: int, wrist: int, pose: PoseTr
     return Pointing(frame, points, np.arange(len(points)) < 2)
 
 
-def is_held(thing: np.ndarray, person: np.ndarray) -> bool:
-    """Whether ``thing`` [T, H, W] bool can be something that ``person`` [T, H, W] bool holds: neither mostly the person
-    itself, nor as large as what is behind it, and there in one frame in four at least."""
-    area, own = thing.sum(axis=(1, 2)), (thing & person).sum(axis=(1, 2))
+def is_held(area: np.ndarray, own: np.ndarray, person: np.ndarray) -> bool:
+    """Whether a thing of ``area`` [T] px, of which ``own`` [T] lie on the person, can be something that a person of
+    ``person`` [T] px holds: neither mostly the person itself, nor as large as what is behind it, and there in one frame
+    in four at least."""
     there = area > 0
     if there.mean() < 0.25:
         return False
-    whole = person.sum(axis=(1, 2))[there]
-    return bool(own.sum() < OWN * area.sum() and np.median(area[there] / np.maximum(whole, 1)) < MOST)
+    return bool(own.sum() < OWN * area.sum() and np.median(area[there] / np.maximum(person[there], 1)) < MOST)
 
 
 def _on_body(joints: np.ndarray) -> np.ndarray:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .frames import same_shape
 from .mask import three_dimensions
 
 RADIUS = 1 / 64  # of the picture's shorter side: 7.5 px at 480, clear after the VAE's eightfold reduction
 GOLDEN = 0.618034  # of the colour circle from one point to the next: neighbours in the list never look alike
 SUBPIXEL = 4  # bits of a pixel that OpenCV draws to
-SAME_SHAPE = 0.02  # relative difference between two aspect ratios that nobody sees
 
 Progress = Callable[[int], None]
 
@@ -126,7 +126,7 @@ def _alpha(mask: Tensor, tracks: Tracks) -> Tensor:
             "mask serves for every frame."
         )
     height, width = mask.shape[1:]
-    if abs(width * tracks.height / (height * tracks.width) - 1) > SAME_SHAPE:
+    if not same_shape((width, height), (tracks.width, tracks.height)):
         raise ValueError(
             f"mask: it is {width}×{height} px, which is another shape than the tracks' {tracks.width}×{tracks.height}. "
             "Make both from the same video."
