@@ -18,15 +18,27 @@ def _report(found: poses.PoseTrack, filled: poses.PoseTrack, dropped: np.ndarray
     count, people = seen.shape
     lines = [f"{count} frames of {found.width}×{found.height} px"]
     for person in range(people):
-        who = "A person" if people == 1 else "The lead" if person == 0 else f"Person {person + 1}"
+        who = "A person" if people == 1 else "The lead" if person == 0 else f"Person {person} (the lead is 0)"
         lines.append(f"{who} was seen in {seen[:, person].sum()} of {count}")
         invented = there[:, person] & ~seen[:, person]
         if invented.any():
             around = f"Filled from the frames around, in the mask over {detection.LAPSE} at most"
             lines.append(f"{around}: {ranges(invented)} (the first frame is 0)")
+        long = _in_long_runs(invented)
+        if long.any():
+            lines.append(f"MADE UP over more than {poses.LONGEST_GAP} frames, look at it: {ranges(long)}")
     if dropped.any():
         lines.append(f"Dropped: {ranges(dropped)}")
     return "\n".join([*lines, remark] if remark else lines)
+
+
+def _in_long_runs(there: np.ndarray) -> np.ndarray:
+    """Those [T] of ``there`` [T] bool that have more than LONGEST_GAP in a row with them."""
+    out, length = np.zeros_like(there), poses.LONGEST_GAP + 1
+    for first in range(len(there) - length + 1):
+        if there[first : first + length].all():
+            out[first : first + length] = True
+    return out
 
 
 def _check(people: int, lead: str, lead_x: float, lead_y: float) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from animate_anywhere.nodes import detection, feedback
 from animate_anywhere.nodes import pose as nodes
+from animate_anywhere.vision import pose as poses
 from animate_anywhere.vision.blazepose_heavy import HeavyLandmarkNetwork
 from animate_anywhere.vision.detectors import load_blazepose
-from animate_anywhere.vision.pose import FILLED
 from safetensors.torch import save_file
 
 
@@ -63,7 +63,7 @@ def test_dropped_frames_get_a_pose_from_the_frames_around(clip):
     np.testing.assert_array_equal(kept[[0, 1, 4]], found[[0, 1, 4]])
     np.testing.assert_allclose(kept[2, seen, :2], (2 * found[1] + found[4])[seen, :2] / 3)
     np.testing.assert_allclose(kept[5, seen, :2], found[4, seen, :2])
-    assert (kept[[2, 3, 5]][:, seen, 2] == FILLED).all()
+    assert (kept[[2, 3, 5]][:, seen, 2] == poses.FILLED).all()
     assert "seen in 6 of 6" in report and report.endswith("Dropped: 2-3, 5")
 
 
@@ -93,13 +93,23 @@ def test_a_lapse_in_the_mask_is_closed_by_what_the_frames_around_agree_on(clip):
     assert torch.equal(mask[4], torch.minimum(mask[3], mask[5])) and mask[4].amax() > 0.9
 
 
+def test_a_long_gap_is_told_loudly_and_a_short_one_is_not():
+    """What stands over more than ten frames is no gap that is bridged, it is made up."""
+    keypoints = np.ones((30, 1, 18, 3))
+    keypoints[4:14] = keypoints[16:27] = 0
+    found = poses.PoseTrack(keypoints, 10, 10)
+    report = nodes._report(found, poses.fill_gaps(found)[0], np.zeros(30, bool), "")
+    assert "at most: 4-13, 16-26 (the first frame is 0)" in report
+    assert "MADE UP over more than 10 frames, look at it: 16-26" in report
+
+
 def test_two_people_have_a_skeleton_each_in_the_order_asked_for(clip):
     pair = torch.cat([clip[:2], clip[:2].flip(2)], dim=2)
     pose, mask, report = extract(pair, people=2, lead="rightmost").result
     middles = [np.array(person["pose_keypoints_2d"])[3::3].reshape(-1)[0] for person in pose[0]["people"]]
     assert middles[0] > 350 > middles[1]
     assert mask[0, :, :350].amax() > 0.9 and mask[0, :, 350:].amax() > 0.9
-    assert "The lead was seen in 2 of 2\nPerson 2 was seen in 2 of 2" in report
+    assert "The lead was seen in 2 of 2\nPerson 1 (the lead is 0) was seen in 2 of 2" in report
 
 
 def test_prompts_from_before_several_people_still_run():
