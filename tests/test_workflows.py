@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+from animate_anywhere.nodes import sockets
 
 import workflows
 
@@ -12,9 +13,10 @@ FILES = sorted(workflows.FOLDER.glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
 # The upload button of a file input, and what becomes of a seed after a run, have values of their own in the saved list.
 BESIDE = ("image", "fixed", "increment", "decrement", "randomize")
-ENDS = ("Save", "Preview", "AA_Render")  # nodes that the host runs a prompt for
+ENDS = ("Save", "Preview", "AA_Render", "AA_SavePose")  # nodes that the host runs a prompt for
 # A node without a preview is about as high as its title, slots and widgets; what touches overlaps on the page.
 GAP = 10
+MUTED, BYPASSED = 2, 4  # modes of a node
 
 
 def saved(path):
@@ -79,6 +81,17 @@ def downloaded(workflow, tmp_path, monkeypatch):
         )
 
 
+def source(workflow, link):
+    """[node, slot] that a link brings its value from: past nodes that are bypassed, whose first input of the kind goes
+    through; None where there is none."""
+    links, nodes = {link[0]: link for link in workflow["links"]}, nodes_of(workflow)
+    _, origin, slot, *_, kind = link
+    if nodes[origin]["mode"] != BYPASSED:
+        return [str(origin), slot]
+    through = next((input for input in nodes[origin]["inputs"] if input["type"] == kind), None)
+    return source(workflow, links[through["link"]]) if through else None
+
+
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def path(request):
     return request.param
@@ -96,8 +109,8 @@ def prompt(path):
 
 def test_both_forms_have_the_same_nodes_links_and_values(workflow, prompt):
     """What of the translation shows without a browser; tests/test_templates.py asks the page."""
-    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    nodes = nodes_of(workflow)
+    links = {link[0]: source(workflow, link) for link in workflow["links"]}
+    nodes = {number: node for number, node in nodes_of(workflow).items() if node["mode"] not in (MUTED, BYPASSED)}
     assert set(prompt) == set(map(str, nodes))
     for number, node in nodes.items():
         entry = prompt[str(number)]
@@ -144,6 +157,13 @@ def test_what_is_to_be_downloaded_has_an_address_and_a_folder_that_the_host_know
     for model in downloads(workflow):
         assert model["url"].startswith("https://huggingface.co/")
         assert model["directory"] in folder_paths.folder_names_and_paths
+
+
+def test_every_node_of_the_preparation_has_its_place_in_an_example(known):
+    there = {node["type"] for path in FILES for node in saved(path)["nodes"]}
+    prepares = {sockets.POSE, sockets.MASK, sockets.BACKGROUND}
+    ours = [node.GET_SCHEMA() for name, node in known.items() if name.startswith(sockets.PREFIX)]
+    assert {schema.node_id for schema in ours if schema.category in prepares} <= there
 
 
 def test_titles_are_unique(prompt):
