@@ -1,7 +1,10 @@
-"""Poses drawn as DWPose draws them."""
+"""Poses drawn as DWPose draws them: against the code of DWPose that controlnet-aux ships."""
 
-import colorsys
-import math
+import importlib
+import importlib.util
+import sys
+import types
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,44 +13,40 @@ import torch
 from animate_anywhere.vision import drawing
 from people import body, track_of
 
-LIMBS = [(2, 3), (2, 6), (3, 4), (4, 5), (6, 7), (7, 8), (2, 9), (9, 10), (10, 11), (2, 12), (12, 13), (13, 14), (2, 1)]
-LIMBS += [(1, 15), (15, 17), (1, 16), (16, 18)]
-COLOURS = [[255, 0, 0], [255, 85, 0], [255, 170, 0], [255, 255, 0], [170, 255, 0], [85, 255, 0], [0, 255, 0]]
-COLOURS += [[0, 255, 85], [0, 255, 170], [0, 255, 255], [0, 170, 255], [0, 85, 255], [0, 0, 255], [85, 0, 255]]
-COLOURS += [[170, 0, 255], [255, 0, 255], [255, 0, 170], [255, 0, 85]]
+
+def as_detected(track, frame):
+    """A frame of ``track`` as DWPose's detector hands it to the drawing: 0…1 of the canvas, what is missing at -1."""
+
+    def places(points):
+        return np.where(points[..., 2:] < 0.3, -1, points[..., :2] / (track.width, track.height))
+
+    joints = track.keypoints[frame]
+    numbers = np.arange(18 * len(joints)).reshape(-1, 18)
+    return {
+        "bodies": {
+            "candidate": places(joints).reshape(-1, 2),
+            "subset": np.where(joints[..., 2] < 0.3, -1, numbers),
+        },
+        "hands": () if track.hands is None else places(track.hands[frame].reshape(-1, 21, 3)),
+        "faces": () if track.face is None else places(track.face[frame, :, :68]),
+    }
 
 
-FINGERS = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 5), (5, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11), (11, 12)]
-FINGERS += [(0, 13), (13, 14), (14, 15), (15, 16), (0, 17), (17, 18), (18, 19), (19, 20)]
+@pytest.fixture(scope="module")
+def theirs():
+    """A function that draws a track as DWPose does, as bytes [T, H, W, 3].
 
-
-def draw_as_dwpose_does(people, hands=(), faces=(), side=512, stick=4, joint=4, finger=2, landmark=3):
-    """draw_pose() of DWPose, restated: OpenPose numbers from 1, "Y" is across, the sizes are what it has for 512 px."""
-    canvas = np.zeros((side, side, 3), np.uint8)
-    for (first, second), colour in zip(LIMBS, COLOURS):
-        for joints in people:
-            y, x = joints[[first - 1, second - 1], :2].T
-            length = np.hypot(x[0] - x[1], y[0] - y[1])
-            angle = math.degrees(math.atan2(x[0] - x[1], y[0] - y[1]))
-            center = (int(np.mean(y)), int(np.mean(x)))
-            cv2.fillConvexPoly(
-                canvas, cv2.ellipse2Poly(center, (int(length / 2), stick), int(angle), 0, 360, 1), colour
-            )
-    canvas = (canvas * 0.6).astype(np.uint8)
-    for number, colour in enumerate(COLOURS):
-        for joints in people:
-            cv2.circle(canvas, (int(joints[number, 0]), int(joints[number, 1])), joint, colour, thickness=-1)
-    for hand in hands:
-        for number, (first, second) in enumerate(FINGERS):
-            colour = [255 * value for value in colorsys.hsv_to_rgb(number / 20, 1, 1)]
-            ends = [(int(hand[end, 0]), int(hand[end, 1])) for end in (first, second)]
-            cv2.line(canvas, *ends, colour, thickness=finger)
-        for x, y, _ in hand:
-            cv2.circle(canvas, (int(x), int(y)), joint, (0, 0, 255), thickness=-1)
-    for face in faces:
-        for x, y, _ in face[:68]:
-            cv2.circle(canvas, (int(x), int(y)), landmark, (255, 255, 255), thickness=-1)
-    return canvas
+    Its folder is loaded alone: the whole package imports all its detectors, and what they need is not installed.
+    """
+    package = types.ModuleType("controlnet_aux")
+    package.__path__ = importlib.util.find_spec("controlnet_aux").submodule_search_locations
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "controlnet_aux", package)
+        patch.setenv("KMP_DUPLICATE_LIB_OK", "TRUE")  # the import sets this; so it does not outlive these tests
+        draw_pose = importlib.import_module("controlnet_aux.dwpose").draw_pose
+        yield lambda track: np.stack(
+            [draw_pose(as_detected(track, frame), track.height, track.width) for frame in range(len(track.keypoints))]
+        )
 
 
 def drawn(track, width=512, height=512):
@@ -57,65 +56,64 @@ def drawn(track, width=512, height=512):
     return (frames * 255).round().byte().numpy()
 
 
-def test_a_body_is_drawn_as_dwpose_draws_it():
-    track = track_of([[body()], [body(x=300)]])
-    assert np.array_equal(drawn(track), [draw_as_dwpose_does([body()]), draw_as_dwpose_does([body(x=300)])])
-
-
-def crowd(people, side=512, seed=3):
-    """``people`` with hands and faces on a canvas of ``side`` px: keypoints, hands and face of one frame."""
-    random = np.random.default_rng(seed)
+def crowd(people, width=512, height=512, low=0.02, high=0.98, missing=0.0):
+    """``people`` with hands and faces for three frames, between ``low`` and ``high`` of the canvas."""
+    random = np.random.default_rng(3)
 
     def points(*shape):
-        at = random.uniform(0.02 * side, 0.98 * side, (1, people, *shape, 2))
-        return np.concatenate([at, np.ones_like(at[..., :1])], axis=-1)
+        at = random.uniform(low, high, (3, people, *shape, 2)) * (width, height)
+        return np.concatenate([at, random.random((3, people, *shape, 1)) >= missing], axis=-1)
 
-    return points(18), points(2, 21), points(70)
+    return track_of(points(18), width, height, hands=points(2, 21), face=points(70))
 
 
+# DWPose draws where the short side is 512 px, and its sizes are for that.
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (896, 512), (512, 768)])
 @pytest.mark.parametrize("people", [1, 3])
-def test_whole_people_are_drawn_as_dwpose_draws_them(people):
+def test_bodies_hands_and_faces_are_drawn_as_dwpose_draws_them(theirs, people, width, height):
     """Where people overlap, too: limbs first, then joints, hands and faces."""
-    keypoints, hands, face = crowd(people)
-    ours = drawn(track_of(keypoints, hands=hands, face=face))[0]
-    assert np.array_equal(ours, draw_as_dwpose_does(keypoints[0], hands.reshape(-1, 21, 3), face[0]))
+    track = crowd(people, width, height)
+    assert np.array_equal(drawn(track, width, height), theirs(track))
 
 
-@pytest.mark.parametrize(("side", "sizes"), [(96, (1, 1, 1, 1)), (128, (1, 1, 1, 1)), (256, (2, 2, 1, 2))])
-def test_small_canvases_are_drawn_as_the_built_in_model_was_trained_on(side, sizes):
-    keypoints, hands, face = crowd(1, side)
-    theirs = draw_as_dwpose_does(keypoints[0], hands[0, 0], face[0], side, *sizes)
-    assert np.array_equal(drawn(track_of(keypoints, side, side, hands=hands, face=face), side, side)[0], theirs)
+def test_a_missing_joint_and_its_limbs_are_left_out_as_dwpose_does(theirs):
+    keypoints = np.stack([body()[None]] * 18)
+    keypoints[range(18), 0, range(18), 2] = 0.29
+    assert np.array_equal(drawn(track_of(keypoints)), theirs(track_of(keypoints)))
 
 
-def test_a_large_canvas_shows_dwposes_picture_enlarged():
+def test_missing_points_of_a_crowd_are_left_out_as_dwpose_does(theirs):
+    track = crowd(3, missing=0.3)
+    assert np.array_equal(drawn(track), theirs(track))
+
+
+def test_people_who_reach_out_of_the_picture_are_drawn_as_dwpose_draws_them(theirs):
+    track = crowd(2, low=-0.3, high=1.3)
+    assert np.array_equal(drawn(track), theirs(track))
+
+
+@pytest.mark.parametrize("side", [768, 1024])
+def test_a_large_canvas_shows_dwposes_picture_enlarged(theirs, side):
     """DWPose draws at 512 px and enlarges; we draw at the size asked for, without its soft and stepped edges."""
-    keypoints = np.floor(body())[None, None]  # DWPose cuts off fractions, which are px once enlarged
-    theirs = cv2.resize(draw_as_dwpose_does(keypoints[0]), (1024, 1024), interpolation=cv2.INTER_LINEAR)
-    ours = drawn(track_of(keypoints), 1024, 1024)[0]
-    around = np.ones((7, 7), np.uint8)  # 3 px, one and a half of DWPose's own, to either side of an edge
-    inside = [(cv2.dilate(picture, around) == cv2.erode(picture, around)).all(axis=2) for picture in (ours, theirs)]
+    track = crowd(1)
+    # DWPose cuts off fractions, which are px once enlarged.
+    track = replace(track, **{field: np.floor(points) for field, points in track.arrays.items()})
+    enlarged = cv2.resize(theirs(track)[0], (side, side), interpolation=cv2.INTER_LINEAR)
+    ours = drawn(track, side, side)[0]
+    around = np.ones((7, 7), np.uint8)  # 3 px, at most two of DWPose's own, to either side of an edge
+    inside = [(cv2.dilate(picture, around) == cv2.erode(picture, around)).all(axis=2) for picture in (ours, enlarged)]
     inside = inside[0] & inside[1]
-    assert np.array_equal(ours[inside], theirs[inside])
-    assert ours[inside].any(axis=1).sum() > 5000  # limbs and joints, not only black
+    assert np.array_equal(ours[inside], enlarged[inside])
+    assert ours[inside].any(axis=1).sum() > 5000  # limbs and points, not only black
 
 
-def test_pupils_leave_the_eyes_colours_alone():
+def test_pupils_leave_the_eyes_colours_alone(theirs):
     """POSE_KEYPOINT repeats the eyes at the end of a face; white on top would hide the joints that models know."""
     keypoints, face = np.zeros((1, 1, 18, 3)), np.zeros((1, 1, 70, 3))
     keypoints[0, 0, 14] = face[0, 0, 68] = 200, 200, 1
-    assert tuple(drawn(track_of(keypoints, face=face))[0, 200, 200]) == tuple(COLOURS[14])
-
-
-@pytest.mark.parametrize("joint", [0, 3, 10, 17])
-def test_a_missing_joint_and_its_limbs_are_not_drawn(joint):
-    keypoints = body()
-    keypoints[joint, 2] = 0.29
-    frame = drawn(track_of([[keypoints]]))[0]
-    colours = {tuple(colour) for colour in frame[frame.any(axis=2)].tolist()}
-    assert tuple(COLOURS[joint]) not in colours
-    for limb, colour in zip(LIMBS, COLOURS):
-        assert (tuple(int(value * 0.6) for value in colour) in colours) == (joint + 1 not in limb)
+    ours = drawn(track_of(keypoints, face=face))
+    assert np.array_equal(ours, theirs(track_of(keypoints, face=face)))
+    assert ours[0, 200, 200].tolist() == [170, 0, 255]
 
 
 def test_nobody_is_a_black_picture():
@@ -123,15 +121,29 @@ def test_nobody_is_a_black_picture():
     assert not drawn(track_of(np.zeros((2, 0, 18, 3)))).any()
 
 
-def test_sticks_and_points_grow_with_the_canvas():
+def heights(side):
+    """How many px high a level limb, a joint, a level finger and a point of a face are on a square canvas."""
+    keypoints, face, hands = np.zeros((3, 1, 18, 3)), np.zeros((3, 1, 70, 3)), np.zeros((3, 1, 2, 21, 3))
+    keypoints[0, 0, 3:5] = hands[1, 0, 0, :2] = [(0.2 * side, side / 2, 1), (0.8 * side, side / 2, 1)]
+    face[2, 0, 0] = side / 2, side / 2, 1
+    lit = drawn(track_of(keypoints, side, side, hands=hands, face=face), side, side).any(axis=-1)
+    at = [(0, side // 2), (0, int(0.2 * side)), (1, side // 2), (2, side // 2)]
+    return [lit[frame, :, column].sum() for frame, column in at]
+
+
+# Of sticks, joints, fingers and points of a face. The smallest are what the built-in model was trained on.
+HEIGHTS = {96: [3, 3, 1, 3], 128: [3, 3, 1, 3], 256: [5, 5, 1, 5], 512: [9, 9, 3, 7], 1024: [17, 17, 5, 13]}
+
+
+@pytest.mark.parametrize("side", HEIGHTS)
+def test_sticks_and_points_grow_with_the_canvas(side):
+    assert heights(side) == HEIGHTS[side]
+
+
+def test_the_short_side_of_the_canvas_counts():
+    """A skeleton is no thicker in a wide picture."""
     alone = np.zeros((1, 1, 18, 3))
     alone[0, 0, 0] = 256, 256, 1
-    width = {
-        size: np.ptp(np.flatnonzero(drawn(track_of(alone), size, size).any(axis=(0, 1, 3)))) + 1
-        for size in (256, 512, 1024)
-    }
-    assert width == {256: 5, 512: 9, 1024: 17}  # discs of radius 2, 4 and 8
-    # The short side counts: a skeleton is no thicker in a wide picture.
     assert np.ptp(np.flatnonzero(drawn(track_of(alone), 1024, 512).any(axis=(0, 2, 3)))) + 1 == 9
 
 

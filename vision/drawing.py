@@ -94,9 +94,16 @@ def _paint_dwpose(canvas: np.ndarray, people: dict[str, np.ndarray], scale: floa
     """
     _draw_bodies(canvas, people["keypoints"], scale)
     for hand in people["hands"].reshape(-1, 21, 3) if "hands" in people else ():
-        _draw_hand(canvas, hand, scale)
+        _draw_hand(canvas, _without_marked(hand), scale)
     for face in people.get("face", ()):
-        _draw_points(canvas, face[:LANDMARKS], FACE_POINT * scale, [(255, 255, 255)] * LANDMARKS)
+        landmarks = _without_marked(face[:LANDMARKS])
+        _draw_points(canvas, landmarks, FACE_POINT * scale, [(255, 255, 255)] * LANDMARKS)
+
+
+def _without_marked(points: np.ndarray) -> np.ndarray:
+    """Points [N, 3] of a hand or a face, gone where they lie beyond the left or the upper edge: DWPose marks missing
+    ones with -1, and leaves out all that are not above 0."""
+    return np.where((points[:, :2] >= 1).all(axis=1, keepdims=True), points, 0)
 
 
 def _draw_bodies(canvas: np.ndarray, people: np.ndarray, scale: float) -> None:
