@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -169,18 +171,16 @@ def bench_prepare() -> None:
 def bench_mask() -> None:
     """The mask of a 720p video as Segment Character makes it by default, and the pose of it, in time of the process."""
     pack.load()
-    import cv2
     import torch
     from animate_anywhere.nodes.detection import WEIGHTS
     from animate_anywhere.vision import detectors, outline
     from demo import dance_frames
 
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     clip = dance_frames()[:MASK_FRAMES].movedim(-1, 1)
     frames = torch.nn.functional.interpolate(clip, (720, 1280), mode="bilinear").movedim(1, -1).contiguous()
-    network, marks = detectors.load_blazepose(WEIGHTS), [time.process_time()]
-    with torch.inference_mode():
+    network = detectors.load_blazepose(WEIGHTS)
+    with one_thread(), torch.inference_mode():
+        marks = [time.process_time()]
         pose = network.follow(frames).pose
         marks.append(time.process_time())
         mask = network.segment(frames, pose).numpy()
@@ -254,6 +254,22 @@ def bench_tracks() -> None:
     report("memory beyond inputs and outputs", f"{(most - before) / 1e6:.0f} MB", "below 500")
 
 
+def bench_plate() -> None:
+    """The clean plate of the first film whose time of the processor scripts/bench_plate.py prints, by the clock."""
+    pack.load()
+    import torch
+    from animate_anywhere.vision import plate
+    from bench_plate import LARGE, LONG, panned
+    from scene import step_in, walker
+
+    mask = walker(LONG, LARGE)
+    frames = step_in(panned(LONG, LARGE), mask)
+    with torch.inference_mode():
+        plate.clean_background(frames[:5], mask[:5])
+        (taken,) = best(2, lambda: plate.clean_background(frames, mask))
+    report(f"clean plate of {LONG} frames at {LARGE[1]}×{LARGE[0]}", f"{taken:.1f} s", "at most 15")
+
+
 def bench_render() -> None:
     """Peak memory and time of Render Shot for a short film and for one ten times as long. The pose is one frame, held:
     the pictures that an artist gives lie in memory before the node runs, and are no matter of it. Time is that of the
@@ -289,6 +305,20 @@ def bench_render() -> None:
     report("time a frame, likewise", f"{times[2] / times[1] / longer:.2f} x", "0.9 to 1.1")
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch and OpenCV within a with-block, and as many as before after it."""
+    import cv2
+    import torch
+
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+
+
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -314,6 +344,7 @@ PARTS = {
     "mask": bench_mask,
     "pose_memory": bench_pose_memory,
     "tracks": bench_tracks,
+    "plate": bench_plate,
     "render": bench_render,
     "start": bench_start,
     "demo": bench_demo,
