@@ -36,4 +36,4 @@ train-tiny: host  ## train the tiny family anew, into weights/: about six hours 
 	$(PYTHON) scripts/train.py tiny-cpu --resume
 	cp runs/tiny-cpu/base/base.safetensors weights/diffusion_models/aa_tiny_base.safetensors
 	cp runs/tiny-cpu/joint/adapter.safetensors weights/animate_anywhere/aa_tiny_adapter.safetensors
-	$(PYTHON) scripts/train_pose_motion.py train
+	$(PYTHON) scripts/train_pose_motion.py train $(if $(wildcard runs/pose_motion/checkpoint.safetensors),--resume)

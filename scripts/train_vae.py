@@ -32,7 +32,9 @@ def train(arguments: argparse.Namespace) -> None:
     options = samples.Options(**{name: value for name, value in given.items() if value is not None})
     if (arguments.run / training.CHECKPOINT).is_file():
         trainer = training.Trainer.resumed(arguments.run, options, arguments.device)
-        print(f"going on from step {trainer.step}", flush=True)
+        _check_decoder(arguments, trainer.network.widths)
+        instead = f" of the run's checkpoint, not from {arguments.start}" if arguments.start else ""
+        print(f"going on from step {trainer.step}{instead}", flush=True)
     else:
         torch.manual_seed(options.seed)
         start = _start(arguments)
@@ -49,14 +51,28 @@ def _start(arguments: argparse.Namespace):
     from animate_anywhere.training import vae as networks
     from animate_anywhere.training import vae_training as training
 
-    asked = {"decoder": arguments.decoder, "decoder_blocks": arguments.decoder_blocks}
-    asked = {name: tuple(counts) for name, counts in asked.items() if counts}
+    asked = _asked(arguments)
     if not arguments.start:
         if asked:
             raise ValueError("--decoder, --decoder-blocks: they widen the network of --start, and there is none.")
         return None
     state, widths = training.read_weights(arguments.start)
     return networks.extract(state, replace(widths, **asked))
+
+
+def _asked(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    """The parts of the decoder's widths that are given."""
+    asked = {"decoder": arguments.decoder, "decoder_blocks": arguments.decoder_blocks}
+    return {name: tuple(counts) for name, counts in asked.items() if counts}
+
+
+def _check_decoder(arguments: argparse.Namespace, widths) -> None:
+    """Raise ValueError when the run's network has another decoder than the one that is asked for."""
+    if replace(widths, **_asked(arguments)) != widths:
+        raise ValueError(
+            f"--decoder, --decoder-blocks: the network in {arguments.run} has {widths.decoder} and "
+            f"{widths.decoder_blocks}. Leave them out, or choose another --run."
+        )
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -104,7 +120,6 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("train")
@@ -134,9 +149,14 @@ def main() -> int:
     command.set_defaults(run_command=measure)
     arguments = parser.parse_args()
     pack.load()
+    from animate_anywhere.training.checkpoint import WRITE_ERRORS
+    from animate_anywhere.training.train import TrainingError
+
+    # After the imports, which log a lot.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         arguments.run_command(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, TrainingError, *WRITE_ERRORS) as error:
         print(f"train_vae: {error}", file=sys.stderr)
         return 1
     return 0

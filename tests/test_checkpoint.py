@@ -1,4 +1,7 @@
-"""Adapter files: round trip, and one clear error for each way in which a file can be wrong."""
+"""Adapter files: round trip, and one clear error for each way in which a file can be wrong.
+
+Training's checkpoints, where its processes have disks of their own.
+"""
 
 import json
 import os
@@ -8,6 +11,10 @@ import safetensors.torch
 import torch
 import toys
 from animate_anywhere.models import checkpoint
+from animate_anywhere.training import checkpoint as training
+from animate_anywhere.training import configuration, optimiser
+
+pytest_plugins = ["training_toys"]
 
 
 @pytest.fixture
@@ -130,3 +137,27 @@ def test_a_save_that_fails_leaves_the_old_file(path, network, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(path, checkpoint.Base.of(network), {})
     assert path.read_bytes() == before
+
+
+def weights_of(rank):
+    """The optimiser of one process of two."""
+    weights = {name: torch.nn.Parameter(torch.ones(4)) for name in ("one", "other")}
+    return optimiser.Optimiser(weights, configuration.Optimiser(), rank, 2)
+
+
+def test_a_process_with_a_disk_of_its_own_writes_its_memory_there(toy, tmp_path):
+    """The first process makes the folder on another machine."""
+    run, settings, team = tmp_path / "runs", toy("base", "run.keep=2"), training.Team(1, 2)
+    for step in (1, 2, 3):
+        training.save(run, step, None, weights_of(1), settings, team)
+    kept = sorted(path.relative_to(run).as_posix() for path in run.rglob("*.safetensors"))
+    assert kept == [f"checkpoint-0000000{step}.part/optimiser-1.safetensors" for step in (2, 3)]
+
+
+def test_a_checkpoint_without_a_processs_memory_is_refused(joint, quick_clips):
+    trainer, team = joint(), training.Team(0, 2)
+    path = training.save(trainer.folder, 2, trainer.family, trainer.optimiser, trainer.configuration, team)
+    with pytest.raises(ValueError, match=r"lacks optimiser-1.safetensors. It lies in checkpoint-00000002.part on"):
+        joint(resume=True)
+    (path / "optimiser-1.safetensors").write_bytes((path / "optimiser-0.safetensors").read_bytes())
+    assert joint(resume=True).first == 2

@@ -1,6 +1,7 @@
 """The tiny VAE: narrow and embedded compute the same, the host's own loader takes it, training resumes to the bit."""
 
 import dataclasses
+import errno
 from pathlib import Path
 
 import comfy.sd
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import train_vae as script
 from animate_anywhere.models import latents
 from animate_anywhere.training import stage
 from animate_anywhere.training import vae_samples as samples
 from animate_anywhere.training import vae_training as training
+from animate_anywhere.training.train import TrainingError
 from animate_anywhere.training.vae import VAE, Conv, Grow, Widths, embed, extract
 from comfy.taesd.taehv import TAEHV
 
@@ -206,9 +209,49 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_network(trainer):
     with torch.no_grad():
         trainer.network.encoder.first.bias[0] = float("nan")
     before = trainer.network.decoder.first.weight.clone()
-    with pytest.raises(FloatingPointError, match="step 0"):
+    with pytest.raises(TrainingError, match="Step 0: the loss is nan.*There is no checkpoint yet"):
         trainer.train_step()
     assert torch.equal(before, trainer.network.decoder.first.weight) and trainer.step == 0
+
+
+def test_a_gradient_that_is_no_number_stops_and_leaves_the_network(trainer):
+    trainer.save()
+    trainer.network.decoder.last.bias.register_hook(lambda gradient: gradient * torch.nan)
+    before = trainer.network.decoder.first.weight.clone()
+    with pytest.raises(TrainingError, match=rf"its gradient nan.* good checkpoint is .*{training.CHECKPOINT}"):
+        trainer.train_step()
+    assert torch.equal(before, trainer.network.decoder.first.weight) and trainer.step == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"crop": 48, "pool": 3}, "crop was 32, is 48; pool was 2, is 3"),
+        ({"encoder": False}, "encoder was True, is False"),
+    ],
+)
+def test_a_checkpoint_of_other_options_is_refused(trainer, changes, told):
+    trainer.save()
+    with pytest.raises(ValueError, match=f"other options: {told}. Set them back"):
+        training.Trainer.resumed(trainer.folder, dataclasses.replace(OPTIONS, **changes))
+
+
+def test_a_decoder_alone_does_not_go_on_with_the_encoder(tmp_path):
+    training.Trainer(tmp_path, dataclasses.replace(OPTIONS, encoder=False), start=toy_vae()).save()
+    with pytest.raises(ValueError, match="encoder was False, is True"):
+        training.Trainer.resumed(tmp_path, OPTIONS)
+
+
+def test_steps_may_grow_until_the_rates_fall(trainer):
+    longer = dataclasses.replace(OPTIONS, steps=60)
+    trainer.step = 26  # 0.65 of 40
+    trainer.save()
+    assert training.Trainer.resumed(trainer.folder, longer).step == 26
+    trainer.step = 27
+    trainer.save()
+    with pytest.raises(ValueError, match="steps was 40, is 60"):
+        training.Trainer.resumed(trainer.folder, longer)
 
 
 def test_a_checkpoint_of_other_widths_is_refused(trainer, tmp_path):
@@ -230,7 +273,7 @@ def test_a_broken_save_leaves_the_last_checkpoint(trainer, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         trainer.save()
-    assert path.read_bytes() == before
+    assert {file.name: file.read_bytes() for file in trainer.folder.iterdir()} == {training.CHECKPOINT: before}
 
 
 def test_rates_rise_stay_and_fall(trainer):
@@ -259,6 +302,65 @@ def test_training_logs_and_shows_until_the_steps_are_done(trainer, material, mon
     lines = (trainer.folder / "log.csv").read_text().splitlines()
     assert len(lines) == 3 and lines[0].startswith("step,loss,") and "psnr_pose" in lines[0]
     assert shown[0][0] == 20 and (trainer.folder / training.CHECKPOINT).is_file()
+
+
+@pytest.fixture
+def command(trainer, material, monkeypatch, capsys):
+    """command(*words): goes on with the run of ``trainer``; the exit code, what it says, and its errors."""
+    trainer.save()
+    monkeypatch.setattr(script.pack, "ROOT", trainer.folder)  # away from a runs/PAUSE that is meant for others
+    monkeypatch.setattr(training, "draw_material", lambda *_: material)
+    names = ("steps", "batch", "crop", "frames", "pool", "renew", "stills", "warmup", "clip_frames")
+    options = [word for name in names for word in (f"--{name.replace('_', '-')}", getattr(OPTIONS, name))]
+
+    def run(*words):
+        line = ["train_vae.py", "train", "--run", trainer.folder, "--every", 1, *options, *words]
+        monkeypatch.setattr("sys.argv", [str(word) for word in line])
+        code = script.main()
+        told = capsys.readouterr()
+        return code, told.out, [line for line in told.err.splitlines() if line.startswith("train_vae:")]
+
+    return run
+
+
+def test_nan_is_one_line_and_keeps_the_last_good_checkpoint(command, trainer, monkeypatch):
+    moments = training.moments
+    monkeypatch.setattr(training, "moments", lambda latents: moments(latents) * torch.nan)
+    before = (trainer.folder / training.CHECKPOINT).read_bytes()
+    code, _, errors = command()
+    assert code == 1 and len(errors) == 1
+    assert "Step 0: the loss is nan" in errors[0] and str(trainer.folder / training.CHECKPOINT) in errors[0]
+    assert (trainer.folder / training.CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), safetensors.SafetensorError("I/O error: No space left")]
+)
+def test_a_full_disk_is_one_line_and_keeps_the_last_good_checkpoint(command, trainer, monkeypatch, error):
+    before = (trainer.folder / training.CHECKPOINT).read_bytes()
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    code, _, errors = command()
+    assert code == 1 and len(errors) == 1
+    assert f"{training.CHECKPOINT} could not be written" in errors[0] and "No space left" in errors[0]
+    # No log.csv either: the step would be in it twice when the run goes on.
+    assert {file.name: file.read_bytes() for file in trainer.folder.iterdir()} == {training.CHECKPOINT: before}
+
+
+def test_a_run_that_goes_on_says_that_it_does_not_begin_with_start(command):
+    code, said, _ = command("--minutes", 0, "--start", WEIGHTS)
+    assert code == 0 and f"going on from step 0 of the run's checkpoint, not from {WEIGHTS}" in said
+    code, _, errors = command("--start", WEIGHTS, "--decoder", 64, 32, 16, 16)
+    assert code == 1 and len(errors) == 1 and "--decoder" in errors[0] and "(24, 16, 8, 8)" in errors[0]
+
+
+def test_a_file_that_is_no_checkpoint_is_one_line(command, trainer):
+    (trainer.folder / training.CHECKPOINT).write_bytes(b"half of a header")
+    code, _, errors = command()
+    assert code == 1 and len(errors) == 1 and "is damaged" in errors[0]
 
 
 def test_a_pause_file_holds_training(trainer, material, monkeypatch):

@@ -4,13 +4,16 @@ runs/NAME/STAGE/checkpoint-00000500/
     adapter.safetensors      in models/checkpoint.py's format, for ComfyUI as it is (stage base: base.safetensors)
     optimiser-0.safetensors  what the first process remembers, and its random numbers; -1 the second's, …
     state.json               step, configuration
+
+VAE and motion head, which one process trains, have one file: write_file().
 """
 
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,17 +64,18 @@ def is_finished(run: Path, configuration: Configuration) -> bool:
 def save(run: Path, step: int, family: Family, optimiser: Optimiser, configuration: Configuration, team: Team) -> Path:
     """Write the checkpoint of ``step``, and then let go of all but the newest ``run.keep``.
 
-    Raises OSError when it could not be written on any of the processes; those that were there stay as they were.
+    On a machine with a disk of its own the memory of its processes stays in a folder ``.part``. Raises OSError when it
+    could not be written on any of the processes; those that were there stay as they were.
     """
     target = run / folder_of(step)
     partial = target.with_suffix(".part")
     failure = _attempt(team, lambda: _begin(partial), only=0)
     failure = failure or _attempt(team, lambda: _write_memory(partial, team.rank, optimiser))
-    failure = failure or _attempt(team, lambda: _finish(partial, target, step, family, configuration), only=0)
+    failure = failure or _attempt(team, lambda: _finish(partial, target, step, family, configuration, team), only=0)
     if failure is None:
-        if team.rank == 0:
-            for old in complete(run)[: -configuration.run.keep]:
-                shutil.rmtree(old, ignore_errors=True)
+        there = complete(run) if team.rank == 0 else sorted(run.glob("checkpoint-*.part"))
+        for old in there[: -configuration.run.keep]:
+            shutil.rmtree(old, ignore_errors=True)
         return target
     if team.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -97,22 +101,98 @@ def _begin(partial: Path) -> None:
 
 
 def _write_memory(partial: Path, rank: int, optimiser: Optimiser) -> None:
+    partial.mkdir(parents=True, exist_ok=True)  # on another machine than the first process's it is not there
     state = {name: value.contiguous() for name, value in (optimiser.state() | random_state()).items()}
-    safetensors.torch.save_file(state, partial / f"optimiser-{rank}.safetensors")
+    safetensors.torch.save_file(state, partial / _memory(rank))
 
 
-def _finish(partial: Path, target: Path, step: int, family: Family, configuration: Configuration) -> None:
+def _memory(rank: int) -> str:
+    return f"optimiser-{rank}.safetensors"
+
+
+def _finish(partial: Path, target: Path, step: int, family: Family, configuration: Configuration, team: Team) -> None:
     write_networks(partial, family, {"configuration": configuration.name, "step": step})
     state = {"format": FORMAT, "step": step, "name": configuration.name, "base": family.base_mark()}
     state["dataset"] = dataset.mark(configuration.data)
     state["configuration"] = configuration.fixed()
+    state["processes"] = team.world
     (partial / STATE).write_text(json.dumps(state, indent=1))
     # On the disk before it has its name: a crash of the machine must not leave half of it.
     for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(path)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write what is to be at ``path`` as a whole or not at all.
+
+    Raises OSError when it could not be written; what was there stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+    except WRITE_ERRORS as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {error}") from error
+
+
+def write_file(path: Path, kind: str, told: dict, state: Mapping[str, Tensor]) -> None:
+    """A checkpoint of one file: tensors, and what is ``told`` of them. Raises OSError as whole() does."""
+    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with whole(path) as partial:
+        safetensors.torch.save_file(state, partial, metadata={kind: json.dumps(told)})
+
+
+def read_file(path: Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
+    """What write_file() was told, and the tensors. Raises ValueError for a file of another kind."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            notes, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if kind not in notes:
+        raise ValueError(f"{path} is no checkpoint of {kind}.")
+    return json.loads(notes[kind]), state
+
+
+def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def check_options(path: Path, done: int, was: dict, now: dict, cooldown: float) -> None:
+    """Whether a run with the options ``now`` can go on from a checkpoint after ``done`` steps with the options ``was``.
+
+    Their ``steps`` may differ until the rates fall, in the share ``cooldown`` of the steps: it changes no step that was
+    made. Raises ValueError that names what differs.
+    """
+    if done <= (1 - cooldown) * min(was["steps"], now["steps"]):
+        was = {**was, "steps": now["steps"]}
+    different = _differences(was, now)
+    if different:
+        raise ValueError(
+            f"{path} was made with other options: {'; '.join(different)}. Set them back, or choose another --run. "
+            "Only --steps may change, as long as the learning rates have not begun to fall."
+        )
+
+
+def not_a_number(path: Path, step: int, loss: float, norm: float) -> str:
+    """What to say when ``loss``, or the length ``norm`` of its gradient, is no number; ``path``: the checkpoint."""
+    kept = f"The last good checkpoint is {path}" if path.is_file() else "There is no checkpoint yet"
+    return (
+        f"Step {step}: the loss is {loss} and its gradient {norm}. Nothing was updated. {kept}; take a smaller --rate "
+        "and another --run."
+    )
 
 
 def write_networks(folder: Path, family: Family, provenance: dict, dtype: torch.dtype | None = None) -> Path:
@@ -123,10 +203,7 @@ def write_networks(folder: Path, family: Family, provenance: dict, dtype: torch.
     provenance = {"stage": family.stage, **provenance}
     if family.stage == BASE_STAGE:
         path = folder / BASE
-        written = path.with_suffix(".part")
-        metadata = {"training": json.dumps(provenance)}
-        safetensors.torch.save_file(_cast(family.base.state_dict(), dtype), written, metadata=metadata)
-        os.replace(written, path)
+        write_file(path, "training", provenance, _cast(family.base.state_dict(), dtype))
         return path
     path = folder / ADAPTER
     groups = {name: _cast(state, dtype) for name, state in family.file_groups().items()}
@@ -157,7 +234,8 @@ def newest(run: Path) -> Path:
 def load(path: Path, family: Family, optimiser: Optimiser, configuration: Configuration, team: Team) -> int:
     """Put family and optimiser where they were; the step that comes next.
 
-    Raises ValueError when the checkpoint belongs to another configuration, naming what differs.
+    Raises ValueError when the checkpoint belongs to another configuration, naming what differs, or lacks the memory of
+    a process.
     """
     state = json.loads((path / STATE).read_text())
     if state.get("format") != FORMAT:
@@ -177,12 +255,17 @@ def load(path: Path, family: Family, optimiser: Optimiser, configuration: Config
             f"{path.name} was trained on other clips than those in data.folder "
             f"({configuration.data.folder or 'not set'}). Set it back, or start a run of another --name."
         )
+    for name in map(_memory, range(state.get("processes", 1))):
+        if not (path / name).is_file():
+            raise ValueError(
+                f"{path} lacks {name}. It lies in {path.name}.part on the other machine that wrote it: copy it here."
+            )
     load_networks(path, family)
     memory = {}
     for part in path.glob("optimiser-*.safetensors"):
         memory |= safetensors.torch.load_file(part)
     optimiser.load(memory)
-    _restore_random(path / f"optimiser-{team.rank}.safetensors")
+    _restore_random(path / _memory(team.rank))
     return state["step"]
 
 

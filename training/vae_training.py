@@ -3,7 +3,7 @@
 import csv
 import json
 import logging
-import os
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from ..models.latents import CHANNELS, PIXELS_PER_LATENT
 from ..vision.metrics import psnr
+from . import checkpoint
 from .configuration import Optimiser as Rates
 from .optimiser import AdamW, Muon
 from .stage import HELD_OUT
+from .train import TrainingError
 from .vae import VAE, Widths, embed
 from .vae_samples import Material, Options, Pool, cut_batch, draw_material, poses_of
 
@@ -27,7 +29,7 @@ SCALE = 1.15258426  # what the host multiplies latents by (CogVideoX below 48 he
 # Training's crops lie around people and are recoloured: their latents deviate as much more than those of whole clips,
 # which are to have the deviation 1.
 CROPS_DEVIATE = 1.6
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, KIND = "checkpoint.safetensors", "vae"
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ class Trainer:
         return min(1.0, (self.step + 1) / self.options.warmup, max(left, 0.0))
 
     def train_step(self) -> dict[str, float]:
-        """One update. Raises FloatingPointError, and changes nothing, when the loss is not a number."""
+        """One update. Raises TrainingError, and changes nothing, when the loss is not a number."""
         target = cut_batch(self.pool.at(self.step), self.options, self.step).to(self.device)
         generator = torch.Generator().manual_seed(self.options.seed * 10**6 + self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.autocast):
@@ -124,11 +126,12 @@ class Trainer:
             frames = self.network.decode(latents + noise.to(self.device))
         parts = losses(frames.float(), latents.float(), target, poses_of(self.options))
         loss = torch.stack(list(parts.values())).sum()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"The loss is {loss.item()} at step {self.step}.")
         loss.backward()
         told = {"loss": loss.detach(), **{name: part.detach() for name, part in parts.items()}}
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
+        if not (math.isfinite(told["loss"]) and math.isfinite(norm)):
+            path = self.folder / CHECKPOINT
+            raise TrainingError(checkpoint.not_a_number(path, self.step, float(told["loss"]), norm))
         for part in self.parts.values():
             part.step(self.factor())
         self.network.zero_grad(set_to_none=True)
@@ -143,49 +146,42 @@ class Trainer:
             mean.lerp_(value, 1 - keep)
 
     def save(self) -> None:
-        """Write the checkpoint whole, or leave the one that is there."""
+        """Write the checkpoint whole, or leave the one that is there. Raises OSError then."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         state |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for part, optimiser in self.parts.items():
             state |= {f"{part}.{name}": value for name, value in optimiser.state().items()}
         told = {"step": self.step, "options": asdict(self.options), "widths": asdict(self.network.widths)}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{CHECKPOINT}.part"
-        state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        safetensors.torch.save_file(state, partial, metadata={"vae": json.dumps(told)})
-        os.replace(partial, self.folder / CHECKPOINT)
+        checkpoint.write_file(self.folder / CHECKPOINT, KIND, told, state)
 
     @classmethod
     def resumed(cls, folder: Path, options: Options, device: str = "cpu") -> "Trainer":
         """The run in ``folder``, as its checkpoint left it; its network has the checkpoint's widths."""
-        told, _ = read_checkpoint(folder / CHECKPOINT)
+        told, _ = checkpoint.read_file(folder / CHECKPOINT, KIND)
         trainer = cls(folder, options, device, _widths(told))
         trainer.load()
         return trainer
 
     def load(self) -> None:
-        """Go on from the folder's checkpoint. Raises ValueError when its network is another one."""
-        told, state = read_checkpoint(self.folder / CHECKPOINT)
+        """Go on from the folder's checkpoint. Raises ValueError when its network is another one, or its options are."""
+        path = self.folder / CHECKPOINT
+        told, state = checkpoint.read_file(path, KIND)
         if told["widths"] != json.loads(json.dumps(asdict(self.network.widths))):
-            raise ValueError(f"{self.folder / CHECKPOINT} holds a network of {told['widths']}.")
-        self.network.load_state_dict(_under(state, "network."))
-        self.average.load_state_dict(_under(state, "average."))
+            raise ValueError(f"{path} holds a network of {told['widths']}.")
+        options = asdict(self.options)
+        checkpoint.check_options(path, told["step"], told["options"], options, self.options.cooldown)
+        self.network.load_state_dict(checkpoint.under(state, "network."))
+        self.average.load_state_dict(checkpoint.under(state, "average."))
         for part, optimiser in self.parts.items():
-            optimiser.load(_under(state, f"{part}."))
+            optimiser.load(checkpoint.under(state, f"{part}."))
         self.step = told["step"]
-
-
-def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """What a run's checkpoint tells of itself, and its tensors."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["vae"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def load_average(path: Path) -> tuple[VAE, dict]:
     """The averaged network of a run's checkpoint, and what the checkpoint tells of itself."""
-    told, state = read_checkpoint(path)
+    told, state = checkpoint.read_file(path, KIND)
     vae = VAE(_widths(told))
-    vae.load_state_dict(_under(state, "average."))
+    vae.load_state_dict(checkpoint.under(state, "average."))
     return vae.requires_grad_(False), told
 
 
@@ -195,7 +191,8 @@ def write_weights(path: Path, vae: VAE, told: dict) -> None:
     state = {name: value.to(torch.bfloat16).contiguous() for name, value in embed(vae).items()}
     notes = {"training": "synthetic stage", "steps": str(told["step"]), "seed": str(told["options"]["seed"])}
     notes["widths"] = json.dumps(asdict(vae.widths))
-    safetensors.torch.save_file(state, path, metadata=notes)
+    with checkpoint.whole(path) as partial:
+        safetensors.torch.save_file(state, partial, metadata=notes)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Widths]:
@@ -212,10 +209,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Widths]:
 
 def _widths(told: dict) -> Widths:
     return Widths(**{field.name: tuple(told["widths"][field.name]) for field in fields(Widths)})
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 @torch.no_grad()
@@ -285,9 +278,9 @@ def train(trainer: Trainer, minutes: float, pause: Path, every: int, show: Calla
             count = trainer.step - since
             row = {name: value / count for name, value in sums.items()}
             row = {"step": trainer.step, **row, "seconds_a_step": working / count, **measure(trainer.average, held_out)}
+            trainer.save()  # before its line, which would come twice if the run went on from the one before
             write_row(trainer.folder / "log.csv", row)
             log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-            trainer.save()
             if trainer.step % (5 * every) == 0 or trainer.step == every:
                 show(sheet(trainer.average, held_out[:3]), trainer.step)
             sums, since, working = {}, trainer.step, 0.0
