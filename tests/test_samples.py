@@ -6,6 +6,7 @@ import comfy.sd
 import comfy.utils
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from animate_anywhere.models import checkpoint as adapters
 from animate_anywhere.models import latents
@@ -222,3 +223,16 @@ def test_clips_without_cameras_are_left_out_of_the_epipolar_loss(toy, vae_file):
     clips = [draw_sample(settings.data, number) for number in range(2)]
     batch = encoded.encode([clips[0], replace(clips[1], cameras=None)], coder)
     assert batch.background_tokens[0].any() and not batch.background_tokens[1].any()
+
+
+def test_kept_clips_stay_valid_under_another_decoder_alone(toy, tmp_path):
+    settings = toy("base", "data.keep=true")
+    state = safetensors.torch.load_file(configuration.ROOT / settings.model.vae)
+
+    def folder(name, part):
+        changed = {key: value + 0.5 if key.startswith(part) else value for key, value in state.items()}
+        safetensors.torch.save_file(changed, tmp_path / name, metadata={"of": name})
+        return encoded.Kept(tmp_path, settings, tmp_path / name).folder
+
+    same = folder("same.safetensors", "nothing")
+    assert folder("decoder.safetensors", "decoder.") == same != folder("encoder.safetensors", "encoder.")

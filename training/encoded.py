@@ -115,10 +115,24 @@ def _join_cameras(samples: Sequence[Sample]) -> Cameras:
 # --- kept clips -------------------------------------------------------------------------------------------------------
 
 
+def _encoder_mark(vae: Path) -> str:
+    """A hash of the VAE's tensors but its decoder's: a better decoder changes no latents. Of the whole file where it is
+    no safetensors file."""
+    mark = hashlib.sha256()
+    if vae.suffix != ".safetensors":
+        return hashlib.sha256(vae.read_bytes()).hexdigest()
+    with safetensors.safe_open(vae, framework="pt") as file:
+        for name in sorted(name for name in file.keys() if not name.startswith("decoder.")):  # noqa: SIM118
+            tensor = file.get_tensor(name)
+            mark.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            mark.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return mark.hexdigest()
+
+
 class Kept:
     """All ``data.clips`` of a configuration, encoded, in files of SHARD clips of one size and then in memory.
 
-    Files belong to one VAE and one way of drawing clips: their folder is named by a hash of both.
+    Files belong to one encoder and one way of drawing clips: their folder is named by a hash of both.
     """
 
     def __init__(self, runs: Path, configuration: Configuration, vae: Path) -> None:
@@ -127,7 +141,7 @@ class Kept:
             "frames": data.frames,
             "sizes": data.sizes,
             "first": data.first,
-            "vae": hashlib.sha256(vae.read_bytes()).hexdigest(),
+            "encoder": _encoder_mark(vae),
             "heads": configuration.model.heads,  # decide the scale of latents
         }
         if data.folder:
