@@ -123,6 +123,18 @@ def test_blocks_show_and_a_slope_does_not():
     assert metrics.block_pattern(slope + tiles, 8) > 2
 
 
+def test_blocks_of_a_small_figure_show_inside_of_it():
+    """Where most of the picture has no pattern, the mean over the whole hides that of the figure."""
+    rng = torch.Generator().manual_seed(0)
+    video = torch.rand(2, 64, 64, 1, generator=rng).expand(-1, -1, -1, 3).clone() * 0.1
+    figure = torch.zeros(2, 64, 64)
+    figure[:, 20:36, 20:36] = 1
+    tiles = (torch.arange(64) // 8 % 2 * 0.2)[None, :, None, None] * figure[..., None]
+    assert metrics.block_pattern(video + tiles, 8) < 1.5 < metrics.block_pattern(video + tiles, 8, figure)
+    assert metrics.block_pattern(video, 8, figure) == pytest.approx(1, abs=0.3)
+    assert np.isnan(metrics.block_pattern(video, 8, 0 * figure))
+
+
 def test_frechet_distance_is_the_textbook_formula():
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(40, 5)), rng.normal(size=(50, 5)) @ rng.normal(size=(5, 5)) + 1

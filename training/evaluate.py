@@ -52,6 +52,8 @@ MOTION = {
     "direction": "cosine with the true motion of the background",
     "blocks8": "step at borders of 8 px against elsewhere",
     "blocks16": "step at borders of 16 px against elsewhere",
+    "person_blocks8": "the same for 8 px, inside the person's mask",
+    "person_blocks16": "the same for 16 px, inside the person's mask",
 }
 UNITS = PICTURE | MOTION
 
@@ -170,7 +172,9 @@ def measure(scene: Scene, video: Tensor, moves: bool) -> dict[str, float]:
         path = metrics.follow(video, scene.points, scene.hidden)
         found["motion"] = metrics.end_point_error(path, scene.paths, scene.visible)
         found["direction"] = metrics.direction(path, scene.paths, scene.visible)
-        found |= {f"blocks{side}": metrics.block_pattern(video, side) for side in BLOCKS}
+        for side in BLOCKS:
+            found[f"blocks{side}"] = metrics.block_pattern(video, side)
+            found[f"person_blocks{side}"] = metrics.block_pattern(video, side, scene.person)
     return found
 
 
@@ -316,9 +320,9 @@ def run(evaluation: Evaluation, folder: Path, about: dict) -> list[dict]:
         left = (options.clips - done) * (time.monotonic() - begun) / max(1, done - before)
         log.info("%d of %d clips, %s left", done, options.clips, span(left))
 
-    with path.open("w") as file:
-        for line in (head, *found.values()):
-            file.write(json.dumps(line) + "\n")
+    with checkpoint.whole(path) as partial:  # without the line that was cut off, and not at the cost of the others
+        partial.write_text("".join(json.dumps(line) + "\n" for line in (head, *found.values())))
+    with path.open("a") as file:
         for clip in evaluation.clips(found, report):
             found[clip["clip"]] = clip
             file.write(json.dumps(clip) + "\n")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import numpy as np
 from numpy import ndarray
@@ -53,7 +54,6 @@ def figures_of(clips: Sequence[dict]) -> list[Figure]:
     """What is asked of a family. Figures of conditions that were left out are left out."""
     still = np.array([clip["still"] for clip in clips], float)
     person = {row: _column(clips, row, "person") for row in clips[0]["rows"]}
-    truth = {side: _column(clips, "truth", f"blocks{side}") for side in BLOCKS}
     found = []
 
     def add(name: str, columns: Sequence[ndarray], figure: Callable, goal: float | None = None, least: bool = True):
@@ -75,13 +75,10 @@ def figures_of(clips: Sequence[dict]) -> list[Figure]:
         right_goal = 0.8 if row == "pose" else None
         add(f"direction right within 45°, share of moving clips, {row}", [moving >= RIGHT, moving], _first, right_goal)
         add(f"direction right within 90°, share of moving clips, {row}", [moving > 0, moving], _first)
-    for side in BLOCKS:
+    for side, (key, where) in product(BLOCKS, (("blocks", ""), ("person_blocks", " in the person"))):
         for row in ("pose", "through the VAE"):
-            add(
-                f"pattern of {side} px of the truth's, {row}",
-                [_column(clips, row, f"blocks{side}"), truth[side]],
-                _ratio,
-            )
+            columns = [_column(clips, of, f"{key}{side}") for of in (row, "truth")]
+            add(f"pattern of {side} px of the truth's{where}, {row}", columns, _ratio)
     for key, name in (("attention", "attention outside the epipolar bands"), ("even", "an even attention there")):
         add(name, [[clip.get(key, np.nan) for clip in clips]], _mean)
     return found

@@ -98,16 +98,26 @@ def _lab(video: Tensor, mask: Tensor) -> ndarray:
     return cv2.cvtColor(inside[None], cv2.COLOR_RGB2LAB)[0] if len(inside) else inside
 
 
-def block_pattern(video: Tensor, side: int) -> float:
+def block_pattern(video: Tensor, side: int, mask: Tensor | None = None) -> float:
     """Mean step between neighbouring pixels on two sides of a border of blocks of ``side`` px, against that of all
-    other neighbours: 1 where nothing tells the borders. Divide it by the truth's, whose contents are not chance."""
-    frames = video.double().mean(-1)  # [T, H, W]
-    at_border, elsewhere = [], []
-    for steps in (frames.diff(dim=2).abs().mean((0, 1)), frames.diff(dim=1).abs().mean((0, 2))):  # [W - 1], [H - 1]
-        border = (torch.arange(len(steps), device=steps.device) + 1) % side == 0
-        at_border.append(steps[border])
-        elsewhere.append(steps[~border])
-    return float(torch.cat(at_border).mean() / torch.cat(elsewhere).mean().clamp_min(1e-9))
+    other neighbours: 1 where nothing tells the borders. Divide it by the truth's, whose contents are not chance.
+
+    ``video`` [T, H, W, 3]; with ``mask`` [T, H, W] in 0…1 only neighbours within it count: an even background hides the
+    pattern of a figure in front of it. NaN where there are none.
+    """
+    frames = video.double().mean(-1)
+    mask = torch.ones_like(frames) if mask is None else mask.double()
+    total = torch.zeros(2, 2, dtype=torch.float64)  # elsewhere, at borders; step, weight
+    for dim in (1, 2):
+        count = frames.shape[dim] - 1
+        weight = torch.minimum(mask.narrow(dim, 0, count), mask.narrow(dim, 1, count))
+        sums = torch.stack(
+            [part.transpose(dim, 0).flatten(1).sum(1) for part in (frames.diff(dim=dim).abs() * weight, weight)]
+        )
+        border = (torch.arange(count) + 1) % side == 0
+        total += torch.stack([sums[:, ~border].sum(1), sums[:, border].sum(1)]).cpu()
+    elsewhere, at_border = total[:, 0] / total[:, 1]
+    return float(at_border / elsewhere.clamp_min(1e-9))
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
