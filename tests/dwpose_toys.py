@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import torch
@@ -73,6 +74,10 @@ def save_onnx(network: nn.Module, path: Path, size: tuple[int, int]) -> Path:
         outputs.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, [None, *shape]))
     picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, 3, *size])
     graph = helper.make_graph(nodes, "toy", [picture], outputs, constants)
+    return _save(graph, path)
+
+
+def _save(graph: onnx.GraphProto, path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, path)
@@ -90,20 +95,79 @@ class Constant(nn.Module):
         return tuple(output.expand(pictures.shape[0], -1, -1) for output in self.outputs)
 
 
-def standing(x: float, y: float, size: float) -> list[torch.jit.ScriptModule]:
-    """Networks in the sizes of the real ones that see one person in a picture of 350×350 px: a box of ``size`` px
-    around (x, y), and points spread over it."""
+def figure(width: int, height: int) -> list[Tensor]:
+    """DWPose's two histograms [1, 133, bins] of a crop of ``width``×``height`` px: points spread over its middle."""
+    places = torch.rand(2, 133, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    return [
+        nn.functional.one_hot((place * bins).long(), bins)[None].float()
+        for place, bins in zip(places, (2 * width, 2 * height))
+    ]
+
+
+def standing_outputs(x: float, y: float, size: float) -> tuple[list[Tensor], list[Tensor]]:
+    """What the real networks give for one person in a picture of 350×350 px: a box of ``size`` px around (x, y), and
+    points spread over it."""
     scale, stride = 640 / 350, 32
     cell = int(y * scale / stride) * (640 // stride) + int(x * scale / stride)
     people = torch.zeros(1, 8400, 5 + CLASSES)
     side = np.log(size * scale / stride)
     people[0, 6400 + 1600 + cell, :6] = torch.tensor([0.5, 0.5, side, side, 1.0, 1.0])
-    places = torch.rand(2, 133, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
-    points = [
-        nn.functional.one_hot((place * bins).long(), bins)[None].float() for place, bins in zip(places, (576, 768))
-    ]
+    return [people], figure(288, 384)
+
+
+def standing(x: float, y: float, size: float) -> list[torch.jit.ScriptModule]:
+    """Networks in the sizes of the real ones that see one person, as `standing_outputs`."""
     sizes = ((1, 640, 640), (5, 384, 288))
     return [
         torch.jit.trace(Constant(*outputs), torch.zeros(size[0], 3, *size[1:]))
-        for outputs, size in zip(([people], points), sizes)
+        for outputs, size in zip(standing_outputs(x, y, size), sizes)
     ]
+
+
+def save_standing_onnx(paths: list[Path], x: float, y: float, size: float) -> None:
+    """`standing` as ONNX files, for one picture at a time."""
+    for path, outputs, picture in zip(paths, standing_outputs(x, y, size), ((640, 640), (384, 288))):
+        constants = [numpy_helper.from_array(output.numpy(), f"constant{n}") for n, output in enumerate(outputs)]
+        nodes = [helper.make_node("Identity", [f"constant{n}"], [f"output{n}"]) for n in range(len(outputs))]
+        taken = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, *picture])]
+        given = [
+            helper.make_tensor_value_info(f"output{n}", TensorProto.FLOAT, output.shape)
+            for n, output in enumerate(outputs)
+        ]
+        _save(helper.make_graph(nodes, "standing", taken, given, constants), path)
+
+
+class Onlooker:
+    """In YOLOX's place: sees every bright patch as a person, the brighter the surer, if it is at least a twelfth as
+    tall as the picture. ``looks`` counts the pictures."""
+
+    SIZE = (96, 96)
+    STRIDE = 8
+    CELLS = sum((96 // stride) ** 2 for stride in (8, 16, 32))
+    BRIGHT = 150  # what is not grey
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
+        (picture,) = pictures[:, 0]
+        self.looks += 1
+        output = np.zeros((1, self.CELLS, 5 + CLASSES), np.float32)
+        _, patches, stats, _ = cv2.connectedComponentsWithStats(np.uint8(picture > self.BRIGHT))
+        for patch, (*corner, width, height, _) in list(enumerate(stats))[1:]:
+            if height * 12 < len(picture):
+                continue
+            size = np.array([width, height]) / self.STRIDE
+            center = np.array(corner) / self.STRIDE + size / 2
+            column, row = center.astype(int)
+            score = picture[patches == patch].max() / 255
+            cell = output[0, row * (self.SIZE[1] // self.STRIDE) + column]
+            cell[:6] = [*(center - (column, row)), *np.log(size), 1, score]
+        return [output]
+
+
+class Figure:
+    """In DWPose's place: the same figure in every crop."""
+
+    def __call__(self, crops: np.ndarray) -> list[np.ndarray]:
+        return [output.expand(len(crops), -1, -1).numpy() for output in figure(*CROP[::-1])]

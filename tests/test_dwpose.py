@@ -2,11 +2,15 @@
 
 import builtins
 
+import comfy.model_management
 import dwpose_toys as toys
+import folder_paths
 import numpy as np
 import pytest
 import torch
-from animate_anywhere.vision import dwpose, network_file
+from animate_anywhere.nodes import detection
+from animate_anywhere.nodes.pose import ExtractPose
+from animate_anywhere.vision import detectors, dwpose, network_file
 from animate_anywhere.vision.dwpose import DWPose
 from animate_anywhere.vision.network_file import load_network
 from animate_anywhere.vision.tracking import Identities
@@ -149,6 +153,88 @@ def test_nobody_in_view_is_an_empty_pose(files):
     assert not pose.present.any() and pose.keypoints.shape == (2, 1, 18, 3)
 
 
+@pytest.fixture
+def onlooker():
+    return toys.Onlooker()
+
+
+def follow(onlooker, video, people, lead="clearest"):
+    """Where the people in ``video`` are, from the left: [T, P, 2] px, the middles of their joints; NaN where unseen."""
+    finder = DWPose(onlooker, toys.Figure(), onlooker.SIZE, toys.CROP)
+    keypoints = finder.follow(video, identities=Identities(people, lead)).keypoints
+    middles = np.where(keypoints[..., 2:].any(axis=2), keypoints[..., :2].mean(axis=2), np.nan)
+    return middles[:, np.nanmean(middles[..., 0], axis=0).argsort()]
+
+
+def black(count):
+    """A video of 960×640 px, of which an onlooker gets a tenth, and a fifth of its six tiles of 480 px."""
+    return torch.zeros(count, 640, 960, 3)
+
+
+LARGE = np.s_[:, 40:600, 40:240]
+TILES = 6
+
+
+def small(frame, x, y, bright=1.0):
+    """Paint a person around (x, y) into ``frame`` [H, W, 3] who is less than a twelfth as tall as the frame is wide."""
+    frame[y - 35 : y + 35, x - 20 : x + 20] = bright
+
+
+# The toy's joints are not spread evenly around the middle of a box, and its pixels are 10 of the frame's.
+ABOUT = 12  # px
+
+
+def test_small_people_beside_a_large_one_are_found(onlooker):
+    video = black(8)
+    video[LARGE] = 1
+    for frame in video:
+        small(frame, 400, 605)  # feet at the lower edge of the picture
+        small(frame, 700, 300)
+    places = follow(onlooker, video, people=3)
+    assert places.shape == (8, 3, 2)
+    assert (abs(places[:, 1:] - [(400, 605), (700, 300)]) < ABOUT).all()
+    assert (abs(places[:, 0] - (140, 320)) < 3 * ABOUT).all()  # more of a larger box
+
+
+def test_who_was_found_in_a_tile_is_followed_through_a_lapse(onlooker):
+    """At the cost of another look a frame. Without it he was seen once in a second."""
+    video = black(30)
+    for index, frame in enumerate(video):
+        if index != 12:
+            small(frame, 400 + 9 * index, 300)
+    places = follow(onlooker, video, people=1)[:, 0]
+    assert np.flatnonzero(np.isnan(places[:, 0])).tolist() == [12]
+    expected = np.column_stack([400 + 9 * np.arange(30), np.full(30, 300)])
+    assert np.nanmax(abs(places - expected)) < ABOUT
+    assert onlooker.looks == 30 + TILES + 29
+
+
+def test_people_who_are_not_there_cost_a_round_of_tiles_a_second(onlooker):
+    video = black(60)
+    video[LARGE] = 1
+    assert follow(onlooker, video, people=3).shape[1] == 1  # and no part of her that a tile shows is somebody
+    assert onlooker.looks == 60 + 3 * TILES
+
+
+def test_who_is_gone_is_looked_for_a_second_in_four_places(onlooker):
+    """A runner leaves after frame 9. As no two of his boxes overlap, each could be somebody else's."""
+    video = black(40)
+    for index in range(10):
+        video[index, 300:390, 100 + 60 * index : 140 + 60 * index] = 1
+    follow(onlooker, video, people=1)
+    around = 4 * 21 + 3 + 2 + 1  # frames 10 to 30, and then as the last four places are forgotten
+    assert onlooker.looks == 40 + 2 * TILES + around
+
+
+def test_repeats_of_one_person_push_nobody_out(onlooker):
+    """The surest person is in four tiles, and four boxes are looked at where one person is wanted."""
+    video = black(3)
+    for frame in video:
+        small(frame, 360, 320)
+        small(frame, 800, 320, bright=0.8)
+    assert (abs(follow(onlooker, video, people=1, lead="rightmost") - (800, 320)) < ABOUT).all()
+
+
 @pytest.mark.parametrize("name", ["broken.torchscript.pt", "broken.onnx"])
 def test_a_broken_file_is_named(tmp_path, name):
     path = tmp_path / name
@@ -174,3 +260,29 @@ def test_without_onnxruntime_only_onnx_files_are_missed(files, monkeypatch):
     assert isinstance(load_network(files["people.pt"], "cpu"), network_file.TorchScriptNetwork)
     with pytest.raises(ImportError):
         load_network(files["people.onnx"], "cpu")
+
+
+@pytest.fixture
+def onnx_files(tmp_path, monkeypatch):
+    """Only ONNX files in models/detection."""
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, detection.FOLDER, ([str(tmp_path)], set()))
+    monkeypatch.setattr(detection.files, "controlnet_aux_folders", list)
+    paths = [tmp_path / sources[1].name for sources in (detection.PEOPLE, detection.POINTS)]
+    toys.save_standing_onnx(paths, x=175, y=190, size=300)
+
+
+@pytest.mark.parametrize(
+    ("device", "provider", "told"),
+    [
+        ("cuda", "CPUExecutionProvider", True),
+        ("cuda", "CUDAExecutionProvider", False),
+        ("cpu", "CPUExecutionProvider", False),
+    ],
+)
+def test_the_report_tells_where_onnxruntime_leaves_the_gpu_idle(onnx_files, dance, monkeypatch, device, provider, told):
+    """The host says which device it has, onnxruntime's session what it runs on; both run on the processor here."""
+    monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device(device))
+    monkeypatch.setattr(detection, "load_blazepose", lambda _: detectors.load_blazepose(detection.WEIGHTS))
+    monkeypatch.setattr("onnxruntime.InferenceSession.get_providers", lambda _: [provider])
+    report = ExtractPose.execute(dance[:1], detection.DWPOSE, 0).result[2]
+    assert ("onnxruntime here has no GPU, so DWPose ran on the processor. yolox_l.torchscript.pt" in report) == told

@@ -1,10 +1,11 @@
 """DWPose (Yang et al. 2023, "Effective Whole-body Pose Estimation with Two-stages Distillation"): 133 points a person.
 
 YOLOX finds the people in each frame, RTMPose places the points of each in a crop; the steps before and after the two
-networks are those of rtmlib, number for number. There is no state between frames but who is who (`vision.tracking`).
+networks are those of rtmlib, number for number. Between frames there is only who is who (`vision.tracking`), and where
+to look for people too small to be seen in the whole frame (`Lookout`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -28,8 +29,10 @@ MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375
 SIMCC_SPLIT = 2.0  # bins a pixel
 AT_ONCE = 5  # frames: what the TorchScript file takes in one batch, if there is one person in each
 SPARE = 2  # people whose pose is looked at beyond twice as many as are wanted
-TILES_EVERY = 24  # frames without anybody in view
+TILES_EVERY = 24  # frames: a whole round of tiles takes as long as a second of the rest
 SMALLEST_TILE = 256  # px; YOLOX sees people a twelfth as tall as its picture
+AROUND = 4  # heights of somebody small: the side of the square in which he is looked for again
+CUT = 0.02  # of a square's side: who comes so near to its edge may go on beyond it
 
 # COCO-WholeBody's 133 points: 17 of the body, 6 of the feet, 68 of the face, 21 of each hand, the left one first.
 FEET, FACE, LEFT_HAND, RIGHT_HAND = slice(17, 23), slice(23, 91), slice(91, 112), slice(112, 133)
@@ -55,6 +58,13 @@ class Letterbox(NamedTuple):
     ratio: float
 
 
+class Found(NamedTuple):
+    """A person that YOLOX found: ``box`` [4] px (left, top, right, bottom), and how sure it is in 0…1."""
+
+    box: np.ndarray
+    score: float
+
+
 class DWPose:
     """Body, hands, face and feet of the people in a video."""
 
@@ -78,7 +88,7 @@ class DWPose:
         identities = identities or Identities(1)
         shapes = {"keypoints": (18, 3), "hands": (2, 21, 3), "face": (70, 3), "feet": (6, 3)}
         arrays = {field: np.zeros((count, identities.most, *shape)) for field, shape in shapes.items()}
-        for index, sightings in self._sightings(frames, 2 * identities.most + SPARE):
+        for index, sightings in self._sightings(frames, identities.most):
             for number, sighting in identities.meet(index, distinct(sightings)):
                 arrays["keypoints"][index, number] = sighting.joints
                 for field, points in sighting.source._asdict().items():
@@ -88,39 +98,25 @@ class DWPose:
         order = identities.order(arrays["keypoints"][..., 2].any(axis=2)) or [0]
         return PoseTrack(width=width, height=height, **{field: array[:, order] for field, array in arrays.items()})
 
-    def _sightings(self, frames: Tensor, most: int) -> Iterator[tuple[int, list[Sighting]]]:
-        """Frame by frame everybody, at most ``most`` people. A few frames go through the second network at once."""
-        self.next_tiles = 0
+    def _sightings(self, frames: Tensor, wanted: int) -> Iterator[tuple[int, list[Sighting]]]:
+        """Frame by frame everybody, where ``wanted`` people are looked for. A few frames go through the second network
+        at once."""
+        lookout = Lookout(self.find, wanted)
         for start in range(0, len(frames), AT_ONCE):
             pictures = [picture(frame) for frame in frames[start : start + AT_ONCE]]
-            found = [self._find(start + index, to_bytes(frame))[:most] for index, frame in enumerate(pictures)]
+            found = [lookout.people(start + index, to_bytes(frame)) for index, frame in enumerate(pictures)]
             boxes = [(frame, box) for frame, people in zip(pictures, found) for box, _ in people]
             points = iter(self._points(boxes))
             for index, (frame, people) in enumerate(zip(pictures, found)):
                 sighted = [_sighting(frame, next(points), score) for _, score in people]
                 yield start + index, [sighting for sighting in sighted if sighting]
 
-    def _find(self, index: int, frame: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """Boxes [4] (left, top, right, bottom) and scores of the people in ``frame`` [H, W, 3] bytes, the surest first;
-        where nobody is in view, now and then also in tiles."""
-        found = self.find(frame)
-        if not found and index >= self.next_tiles:
-            self.next_tiles = index + TILES_EVERY
-            for squares in tilings(*frame.shape[:2], SMALLEST_TILE):
-                for left, top, side in squares:
-                    corner = np.array([left, top, left, top])
-                    crop = frame[top : top + side, left : left + side]
-                    found += [(box + corner, score) for box, score in self.find(crop)]
-                if found:
-                    break
-        return sorted(found, key=lambda person: -person[1])
-
-    def find(self, frame: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """Boxes [4] and scores of the people in ``frame`` [H, W, 3], bytes in the order blue, green, red."""
+    def find(self, frame: np.ndarray) -> list[Found]:
+        """People in ``frame`` [H, W, 3], bytes in the order blue, green, red; the surest first."""
         letter = letterbox(frame, self.people_size)
         (output,) = self.people(np.ascontiguousarray(letter.picture.transpose(2, 0, 1)[None], np.float32))
         boxes, scores = decode_boxes(output[0], letter.ratio, self.people_size)
-        return [(boxes[index], float(scores[index])) for index in suppress(boxes, scores)]
+        return [Found(boxes[index], float(scores[index])) for index in suppress(boxes, scores)]
 
     def _points(self, boxes: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
         """Points [133, 3] (x, y, score) of each (frame [H, W, 3], box)."""
@@ -130,6 +126,75 @@ class DWPose:
         across, down = self.points(np.stack(crops))[:2]
         size = np.array(self.points_size[::-1])
         return [decode_points(x, y, size, center, scale) for x, y, center, scale in zip(across, down, centers, scales)]
+
+
+class Lookout:
+    """One run of ``find`` through the frames of a video. Where it sees fewer people than are ``wanted`` in the whole of
+    a frame, parts of the frame are searched: around those who were found before, and all tiles now and then."""
+
+    def __init__(self, find: Callable[[np.ndarray], list[Found]], wanted: int) -> None:
+        self.find, self.wanted = find, wanted
+        self.most = 2 * wanted + SPARE
+        self.known: list[tuple[Found, int]] = []  # people, and the frame in which each was found last
+        self.next_tiles = 0
+
+    def people(self, index: int, frame: np.ndarray) -> list[Found]:
+        """Those in ``frame`` [H, W, 3] bytes, once each, the surest first, at most ``most``."""
+        people = self.find(frame)
+        lost = [(one, last) for one, last in self.known if index - last <= TILES_EVERY and not _is_among(one, people)]
+        if len(people) < self.wanted:
+            near = [self._around(frame, one.box) for one, _ in lost[: self.most]]
+            people = once(sum(near, people))
+            lost = [pair for pair, again in zip(lost, near) if not again]
+        if len(people) < self.wanted and index >= self.next_tiles:
+            self.next_tiles = index + TILES_EVERY
+            people = self._in_tiles(frame, people)
+        people = people[: self.most]
+        self.known = [(one, index) for one in people] + lost
+        return people
+
+    def _in_tiles(self, frame: np.ndarray, people: list[Found]) -> list[Found]:
+        """``people``, and small ones: tiles are made smaller until there are as many as are wanted."""
+        for squares in tilings(*frame.shape[:2], SMALLEST_TILE):
+            people = once(people + [found for square in squares for found in self._inside(frame, *square)])
+            if len(people) >= self.wanted:
+                break
+        return people
+
+    def _around(self, frame: np.ndarray, box: np.ndarray) -> list[Found]:
+        """People near ``box``, where somebody of its size was; nobody where the whole frame shows as much."""
+        side = max(SMALLEST_TILE, round(AROUND * (box[2:] - box[:2]).max()))
+        if 2 * side > max(frame.shape[:2]):
+            return []
+        left, top = ((box[:2] + box[2:] - side) / 2).round().astype(int)
+        return self._inside(frame, left, top, side)
+
+    def _inside(self, frame: np.ndarray, left: int, top: int, side: int) -> list[Found]:
+        """People who are whole in the square of ``side`` px at (``left``, ``top``) of ``frame``. Who is cut by its edge
+        is whole in another tile: tiles overlap by half, and those too large for that half are seen in larger tiles."""
+        size = np.array(frame.shape[1::-1])  # width, height
+        low, high = np.maximum((left, top), 0), np.minimum((left + side, top + side), size)
+        if (low >= high).any():
+            return []
+        found = self.find(frame[low[1] : high[1], low[0] : high[0]])
+        people = [Found(box + np.tile(low, 2), score) for box, score in found]
+        # Who goes on beyond the frame's own edge is whole nowhere.
+        least = np.where(low > 0, low + CUT * side, -np.inf)
+        most = np.where(high < size, high - CUT * side, np.inf)
+        return [one for one in people if (one.box[:2] > least).all() and (one.box[2:] < most).all()]
+
+
+def once(people: list[Found]) -> list[Found]:
+    """``people`` without those whom a surer one repeats, the surest first."""
+    if not people:
+        return []
+    boxes, scores = map(np.array, zip(*people))
+    return [people[index] for index in suppress(boxes, scores)]
+
+
+def _is_among(one: Found, people: list[Found]) -> bool:
+    """Whether one of ``people`` is in the same place."""
+    return any(shares(one.box, found.box[None])[0] > OVERLAP for found in people)
 
 
 def to_bytes(frame: np.ndarray) -> np.ndarray:
@@ -169,19 +234,24 @@ def decode_boxes(output: np.ndarray, ratio: float, size: tuple[int, int]) -> tup
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, score: float = SCORE, overlap: float = OVERLAP) -> list[int]:
-    """Indices of the ``boxes`` [N, 4] above ``score`` that no surer one overlaps by more than ``overlap``. Sides count
-    a pixel more than they measure, as in YOLOX."""
+    """Indices of the ``boxes`` [N, 4] above ``score`` that no surer one overlaps by more than ``overlap``."""
     order = np.flatnonzero(scores > score)
     order = order[scores[order].argsort()[::-1]]
-    areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
     kept = []
     while len(order):
         best, rest = order[0], order[1:]
         kept.append(int(best))
-        low, high = np.maximum(boxes[best, :2], boxes[rest, :2]), np.minimum(boxes[best, 2:], boxes[rest, 2:])
-        common = np.maximum(0.0, high - low + 1).prod(axis=1)
-        order = rest[common / (areas[best] + areas[rest] - common) <= overlap]
+        order = rest[shares(boxes[best], boxes[rest]) <= overlap]
     return kept
+
+
+def shares(one: np.ndarray, many: np.ndarray) -> np.ndarray:
+    """Intersection over union of box ``one`` [4] with ``many`` [N, 4] -> [N]. Sides count a pixel more than they
+    measure, as in YOLOX."""
+    low, high = np.maximum(one[:2], many[:, :2]), np.minimum(one[2:], many[:, 2:])
+    common = np.maximum(0.0, high - low + 1).prod(axis=1)
+    areas = (many[:, 2:] - many[:, :2] + 1).prod(axis=1)
+    return common / ((one[2:] - one[:2] + 1).prod() + areas - common)
 
 
 def crop(frame: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
