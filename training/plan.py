@@ -191,8 +191,8 @@ def _vae(configuration: Configuration, base: Base) -> float:
         latents, pixels = min(latents, loss.window_latents), min(pixels, loss.window_side**2)
     frames = (frames_of(latents)) if loss.perceptual else 0
     clips = loss.decoded or -(-configuration.run.micro_batch * 3 // 10)
-    if base.heads < 48:  # TAEHV: 11 M parameters in float32, some ten layers of 16 live channels at full size
-        return 11.3e6 * 4 + clips * pixels * frames * 16 * 4 * 10
+    if base.heads < 48:  # TAEHV: 11 M parameters in float32, some ten layers of 32 live channels at full size
+        return 11.3e6 * 4 + clips * pixels * frames * 32 * 4 * 10
     return 216e6 * 2 + clips * pixels * frames * 128 * 2 * VAE_KEPT
 
 
