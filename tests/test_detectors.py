@@ -117,6 +117,13 @@ def test_a_person_who_is_hard_to_find_at_first_is_followed_back(network, dance, 
     assert followed.seen.all() and (followed.mask.amax(dim=(1, 2)) > 0.9).all()
 
 
+@pytest.mark.parametrize(("left", "top"), [(-50, 10), (10, -50), (130, 10), (10, 100)])
+def test_a_place_beyond_the_picture_is_not_searched(network, monkeypatch, left, top):
+    """Somebody who has walked out of it is expected there."""
+    monkeypatch.setattr(network.search, "_detect", lambda crop: pytest.fail(f"{crop.shape} was searched"))
+    assert network.search.inside(np.zeros((90, 120, 3), np.float32), left, top, 40) == []
+
+
 def test_nobody_is_seen_where_nobody_is(network):
     followed = network.follow(torch.rand(3, 90, 160, 3))
     assert not followed.seen.any() and not followed.mask.any()

@@ -38,10 +38,11 @@ class PersonDetector:
 
     def inside(self, frame: np.ndarray, left: int, top: int, side: int) -> list[Found]:
         """People in the square of ``side`` px at (``left``, ``top``) of ``frame``, the clearest first."""
-        crop = np.ascontiguousarray(frame[max(0, top) : top + side, max(0, left) : left + side])
+        rows, columns = (slice(max(0, start), max(0, start + side)) for start in (top, left))
+        crop = np.ascontiguousarray(frame[rows, columns])
         if not crop.size:
             return []
-        corner = max(0, left), max(0, top)
+        corner = columns.start, rows.start
         return [Found(found.region.moved(*corner), found.score) for found in self._detect(crop)]
 
     def around(self, frame: np.ndarray, region: Region) -> list[Found]:
