@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from animate_anywhere.models.latents import CHANNELS, PIXELS_PER_LATENT, latent_frames
 from animate_anywhere.training import configuration, networks, plan
 from training_toys import DYNAMICTRL, STAGES
 
@@ -11,22 +12,46 @@ WHOLE = [
     for name in configuration.names()
     for stage in (configuration.stages_of(name) if name in DYNAMICTRL else ["joint"])
 ]
+FIVE_B = {"cogvideox1.5-5b": (12, 96, 170), "dynamictrl-5b": (10, 96, 170)}  # latents of 45 and 37 frames of 1360×768
+TRAINED = {"joint": {"pose_control", "reference", "background_motion"}}  # every other stage: what it is named after
+
+
+def family_of(settings: configuration.Configuration) -> networks.Family:
+    """On the meta device: all of the networks, no weights."""
+    base = networks.build_base(networks.base_of(settings.model), device="meta", dtype=torch.bfloat16)
+    return networks.Family(base, settings.stage, settings.model.rank)
 
 
 @pytest.mark.parametrize(("name", "stage"), WHOLE)
 def test_a_plan_counts_what_is_really_built(name, stage):
-    """On the meta device: all of the 5B model's networks, no weights."""
     settings = configuration.load(name, stage)
-    family = networks.Family(
-        networks.build_base(networks.base_of(settings.model), device="meta", dtype=torch.bfloat16),
-        stage,
-        settings.model.rank,
-    )
+    family = family_of(settings)
     planned = plan.make(settings)
     parts = ("base", *networks.groups_of(stage))
     counted = {name: sum(p.numel() for p in getattr(family, name).parameters()) for name in parts}
     assert planned.parameters == counted
     assert planned.trained == sum(p.numel() for p in family.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [(name, stage) for name in FIVE_B for stage in configuration.stages_of(name)]
+)
+def test_the_gradients_of_a_5b_stage_are_of_what_it_trains(name, stage):
+    """Forward and backward through a whole clip, in shapes alone."""
+    settings = configuration.load(name, stage)
+    family = family_of(settings)
+    width, height = (side // PIXELS_PER_LATENT for side in settings.data.sizes[0])
+    clip, picture = (
+        torch.empty(1, CHANNELS, latent_frames(frames), height, width, device="meta", dtype=family.dtype)
+        for frames in (settings.data.frames, 1)
+    )
+    velocity = family(clip, torch.zeros(1, device="meta"), clip, clip, picture)
+    assert velocity.shape == (1, CHANNELS, *FIVE_B[name])
+    velocity.sum().backward()
+    reached = {name for name, parameter in family.named_parameters() if parameter.grad is not None}
+    own = {name for name, _ in family.named_parameters() if name.split(".")[0] in TRAINED.get(stage, {stage})}
+    assert own
+    assert reached == own
 
 
 def test_the_paper_s_training_fits_on_its_gpus():

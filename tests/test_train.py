@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import socket
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -95,6 +96,7 @@ def test_a_step_that_shows_nothing_to_what_is_trained_changes_nothing(joint):
 @pytest.mark.parametrize(("name", "stages"), [*((name, LADDER) for name in TINY), ("dynamictrl-tiny", ALONE)])
 def test_smoke_of_every_stage(name, stages, vae_file, tmp_path):
     """The networks at their real size, three steps each, with sheet, kept clips and checkpoints."""
+    begun = time.process_time()  # other work on the machine hardly changes it
     changes = [*train.SMOKE, f"model.vae={vae_file}"]
     # bfloat16 takes its time on a CPU; where all networks of a family are there, is enough
     plain = {stage: [] if stage in ("joint", *ALONE) else ["run.autocast=false"] for stage in stages}
@@ -109,6 +111,7 @@ def test_smoke_of_every_stage(name, stages, vae_file, tmp_path):
         assert table(folder)[-1]["held_out"]
         assert cv2.imread(str(folder / "sheets" / "00000003.png")).shape == (3 * 3 * 64, 6 * 64, 3)
     assert all((float(row["epipolar"]) > 0) == (stage == "joint") for row in table(folder))
+    assert time.process_time() - begun < 30  # s; 7 as a rule. So all, with the 5B's of test_plan.py, take two minutes
 
 
 def test_the_base_goes_on_from_a_file(toy, ladder, quick_clips, tmp_path):
