@@ -1,10 +1,12 @@
 """Configurations of training: the shipped ones are right, and mistakes are named."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from animate_anywhere.models import checkpoint as adapters
 from animate_anywhere.training import configuration, networks
-from training_toys import TINY
+from training_toys import LADDER, TINY
 
 
 @pytest.mark.parametrize("name", configuration.names())
@@ -22,6 +24,15 @@ def test_the_tiny_configurations_describe_the_family_that_ships(name):
     header, groups = adapters.read(shipped / "animate_anywhere" / "aa_tiny_adapter.safetensors")
     assert header.base == base
     assert len(next(value for name, value in groups["background_motion"].items() if "lora_A" in name)) == model.rank
+
+
+@pytest.mark.parametrize("stage", LADDER)
+def test_the_tiny_configurations_teach_the_same(stage):
+    """On the GPU with more samples. What a processor has no time for, decoding whole clips, is left out."""
+    cpu, gpu = (configuration.load(name, stage) for name in TINY)
+    window = {name: getattr(gpu.loss, name) for name in ("decoded", "window_latents", "window_side")}
+    assert (cpu.model, cpu.conditions, replace(cpu.loss, **window)) == (gpu.model, gpu.conditions, gpu.loss)
+    assert gpu.run.steps * gpu.run.batch > 2 * cpu.run.steps * cpu.run.batch
 
 
 def test_the_paper_s_numbers():

@@ -6,7 +6,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from animate_anywhere.training import bodies, cameras, furniture, motion, render, scenes, stage, surfaces
+from animate_anywhere.training import bodies, cameras, furniture, motion, rehearsal, render, scenes, stage, surfaces
+from animate_anywhere.vision import metrics
 
 SEEDS = range(8)
 
@@ -157,6 +158,76 @@ def test_plans_cover_every_kind_of_camera_and_route():
     assert {plan.route for plan in plans} == set(motion.ROUTES)
     assert {(plan.width, plan.height) for plan in plans} == set(stage.SIZES)
     assert 0.1 < np.mean([not plan.whole for plan in plans]) < 0.5
+
+
+def turning_points(course, least):
+    """How often a course [T] turns round, where it spans more than ``least``."""
+    way = np.sign(np.diff(course))
+    return int((way[1:] != way[:-1]).sum()) if len(course) > 2 and np.ptp(course) > least else 0
+
+
+def deeds(seed):
+    """What somebody is seen to do. Lengths are shares of the body's height, whatever the route is called."""
+    plan = stage.draw_plan(seed)
+    actor = stage.set_up(plan).actor
+    at = dict(zip(stage.JOINTS, stage.joints_of(actor).transpose(1, 0, 2) / actor.body.height))
+    hips, knees = ((at[f"{joint}_r"] + at[f"{joint}_l"]) / 2 for joint in ("hip", "knee"))
+    away = np.linalg.norm(hips - hips[0], axis=1).max()
+    across = at["shoulder_l"] - at["shoulder_r"]
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    heading = np.unwrap(np.arctan2(across[:, 1], across[:, 0]))
+    hands = [at[f"wrist_{side}"] - at[f"shoulder_{side}"] for side in "rl"]
+    swings = [turning_points((hand * across).sum(1)[hand[:, 2] > 0.13], 0.03) for hand in hands]
+    beats = [turning_points(hand[:, 2], 0.1) for hand in hands]
+    torso = [stage.JOINTS.index(name) for name in ("neck", "shoulder_r", "shoulder_l", "hip_r", "hip_l")]
+    seen = (rehearsal.rehearse(plan).pose.keypoints[:, 0, torso, 2] > 0).sum(1)
+    return {
+        "walks": away > 0.5,
+        "turns": np.ptp(heading) > np.pi / 2,
+        # one hand above the shoulder goes to and fro while the other one hangs
+        "waves": any(swings[i] > 1 and hands[1 - i][:, 2].max() < 0 for i in (0, 1)),
+        # on the spot, with both arms and the shoulders
+        "dances": min(beats) > 0 and np.ptp(across[:, 2]) > 0.06 and away < 0.35,
+        "sits": (hips - knees)[:, 2].min() < 0.1,
+        "comes": seen[0] == 0 and seen.max() >= 4,
+        "goes": seen[-1] == 0 and seen.max() >= 4,
+    }
+
+
+@pytest.fixture(scope="module")
+def done():
+    """How many of 400 clips show each deed."""
+    return Counter(deed for seed in range(400) for deed, is_done in deeds(seed).items() if is_done)
+
+
+@pytest.mark.parametrize(
+    ("deed", "least"),
+    [("walks", 80), ("turns", 22), ("waves", 22), ("dances", 30), ("sits", 12), ("comes", 3), ("goes", 8)],
+)
+def test_people_are_seen_to_walk_turn_wave_dance_sit_come_and_go(done, deed, least):
+    """At least a third of what was counted. Nobody is told to come or go: in one clip of 50 and of 20 people happen to
+    walk into or out of what the camera sees."""
+    assert done[deed] >= least
+
+
+def test_characters_differ_in_hair_and_clothes(clips):
+    outfits = [stage.set_up(stage.draw_plan(seed)).outfit for seed in range(60)]
+    assert len({outfit.style for outfit in outfits}) >= 6
+    assert len({tuple(outfit.hair) for outfit in outfits}) >= 6
+    assert len({(*outfit.shirt, *outfit.trousers) for outfit in outfits}) == len(outfits)
+    errors = [
+        metrics.colour_error(one.character[None], one.character_mask[None], other.character, other.character_mask)
+        for place, one in enumerate(clips)
+        for other in clips[:place]
+    ]
+    assert min(errors) > 2  # is just seen
+    assert np.median(errors) > 10  # is another tone
+
+
+def test_the_character_stands_somewhere_else_in_its_picture(clips):
+    for clip in clips:
+        free = clip.character_mask == 0
+        assert (clip.character - clip.background).abs()[:, free].mean((1, 2)).min() > 0.05
 
 
 def test_the_pose_tells_the_motion_in_most_clips_and_not_in_all():
