@@ -6,8 +6,8 @@ was interrupted between two of them.
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,8 @@ import av
 import torch
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from torch import Tensor
+
+from ..models.whole_file import whole
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 RESAMPLED = 48_000  # Hz, for sound at a rate that the codec does not know
@@ -61,20 +63,6 @@ class Encoding:
 def rate(fps: float) -> Fraction:
     """Frames a second as ComfyUI's own Save Video rounds them."""
     return Fraction(round(fps * 1000), 1000)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write what is to be at ``path`` once the block has ended well; till then, and else, nothing changes
-    there."""
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write(path: Path, frames: Tensor, how: Encoding, check: Callable[[], object] | None = None) -> None:

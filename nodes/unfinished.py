@@ -20,6 +20,7 @@ import comfy.model_management
 import filelock
 from safetensors.torch import load_file, save_file
 
+from ..models.whole_file import whole
 from ..models.windows import Plan, Window
 from . import film
 from .long_shot import Handover
@@ -55,7 +56,7 @@ class Unfinished:
         be written."""
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
-            with film.whole(self.parts / "probe") as probe:
+            with whole(self.parts / "probe") as probe:
                 probe.write_bytes(b"0")
             (self.parts / "probe").unlink()
         except OSError as error:
@@ -129,7 +130,7 @@ class Unfinished:
         window = len(state.rows)
         if handover is not None:
             tensors = {name: value.contiguous() for name, value in vars(handover).items() if value is not None}
-            with film.whole(self._handed(window)) as partial:
+            with whole(self._handed(window)) as partial:
                 save_file(tensors, partial)
         state.rows.append(dict(row))
         state.sizes.append(self.part(window).stat().st_size)
@@ -176,7 +177,7 @@ class Unfinished:
             return None
 
     def _write(self, state: State) -> None:
-        with film.whole(self.parts / STATE) as partial:
+        with whole(self.parts / STATE) as partial:
             partial.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
 
     def _parts_are_there(self, state: State, windows: int) -> bool:

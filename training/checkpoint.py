@@ -10,7 +10,6 @@ VAE and motion head, which one process trains, have one file: write_file().
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..models import checkpoint as adapters
+from ..models import whole_file
 from . import dataset
 from .configuration import Configuration
 from .networks import BASE_STAGE, Family
@@ -117,16 +117,10 @@ def _finish(partial: Path, target: Path, step: int, family: Family, configuratio
     state["configuration"] = configuration.fixed()
     state["processes"] = team.world
     (partial / STATE).write_text(json.dumps(state, indent=1))
-    # On the disk before it has its name: a crash of the machine must not leave half of it.
     for path in partial.iterdir():
-        _sync(path)
+        whole_file.sync(path)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -136,13 +130,10 @@ def whole(path: Path) -> Iterator[Path]:
     Raises OSError when it could not be written; what was there stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
     try:
-        yield partial
-        _sync(partial)
-        os.replace(partial, path)
+        with whole_file.whole(path) as partial:
+            yield partial
     except WRITE_ERRORS as error:
-        partial.unlink(missing_ok=True)
         raise OSError(f"{path} could not be written: {error}") from error
 
 
