@@ -107,20 +107,20 @@ def _by_sam2(images: Tensor, track: poses.PoseTrack | None, weights: str, object
         else:
             cut_out[number - len(people)].put(frame, found)
     _check_found(mask, images, track)
-    for thing in [thing for thing in cut_out if _is_held(thing, mask)]:
+    whole = np.array([int((frame > masks.INSIDE).sum()) for frame in mask])
+    for thing in [thing for thing in cut_out if _is_held(thing, mask, whole)]:
         for frame, box, part in thing.parts():
             held[frame][box] = torch.maximum(held[frame][box], part)
             mask[frame][box] = torch.minimum(mask[frame][box], 1 - held[frame][box])
     return mask, held
 
 
-def _is_held(thing: masks.Cropped, person: Tensor) -> bool:
-    """Whether ``thing`` can be held by those in the mask ``person`` [T, H, W]."""
+def _is_held(thing: masks.Cropped, person: Tensor, whole: np.ndarray) -> bool:
+    """Whether ``thing`` can be held by those in the mask ``person`` [T, H, W], of ``whole`` [T] px."""
     area, own = np.zeros((2, len(person)))
     for frame, box, part in thing.parts():
         inside = part > masks.INSIDE
         area[frame], own[frame] = inside.sum(), (inside & (person[frame][box] > masks.INSIDE)).sum()
-    whole = np.array([int((frame > masks.INSIDE).sum()) for frame in person])
     return pointing.is_held(area, own, whole)
 
 

@@ -77,7 +77,7 @@ def _report(track: PoseTrack, path: CameraPath, method: str) -> str:
     if empty.any():
         lines.append(f"Nobody is there in frames {ranges(empty)}")
     if filled.any():
-        lines.append(f"Filled by Extract Pose, which tells nothing: {ranges(filled)}")
+        lines.append(f"Filled frames, which tell nothing: {ranges(filled)}")
     return "\n".join(lines)
 
 

@@ -90,7 +90,7 @@ def measure(path: Path, frames: str, people: int, sheets: Path | None) -> None:
     for person, there in enumerate(pose.seen.any(axis=2).T):
         found = there & whole
         missing = f", not in {ranges(whole & ~there)}" if (whole & ~there).any() else ""
-        print(f"  person {person + 1} found in {found.sum()} of them, {found.sum() / whole.sum():.1%}{missing}")
+        print(f"  person {person} found in {found.sum()} of them, {found.sum() / whole.sum():.1%}{missing}")
     print(f"  the lead's quick joints lag by {lag(pose, smoothed):+.2f} frames after smoothing of {SMOOTHING}")
     shown = np.flatnonzero(whole)
     middle = int(shown[len(shown) // 2])

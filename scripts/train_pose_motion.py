@@ -68,6 +68,8 @@ def _trainer(arguments: argparse.Namespace):
 
     given = {field.name: getattr(arguments, field.name) for field in fields(training.Options)}
     options = training.Options(**{name: value for name, value in given.items() if value is not None})
+    if min(arguments.measure_every, arguments.measured) < 1:
+        raise ValueError("--measure-every, --measured: 1 is the least.")
     if arguments.resume:
         return training.Trainer.resumed(arguments.run, options)
     if (arguments.run / training.CHECKPOINT).is_file():
@@ -130,6 +132,8 @@ def measure(arguments: argparse.Namespace) -> int:
     told = [clip for clip in known if clip.told]
     for noisy in (False, True):
         for clips, which in ((known, "never trained on"), (told, "of them, whose planted foot is in the frame")):
+            if not clips:
+                continue
             print(f"{'noisy' if noisy else 'clean'} keypoints, {len(clips)} clips {which}:")
             for line in pose_figures.measure(read, clips, noisy).lines:
                 print(f"  {line}")

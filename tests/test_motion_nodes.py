@@ -89,7 +89,7 @@ def test_filled_frames_tell_nothing(walk, method):
     filled, _ = poses.fill_gaps(PoseTrack(keypoints, 160, 96))
     _, path, report = convert(filled, method)
     assert path.confidence[15:].mean() < nodes.DOUBTED < path.confidence[1:13].mean()
-    assert "Filled by Extract Pose, which tells nothing: 14-28" in report
+    assert "Filled frames, which tell nothing: 14-28" in report
 
 
 @METHODS

@@ -125,7 +125,7 @@ def _encoder_mark(vae: Path) -> str:
         for name in sorted(name for name in file.keys() if not name.startswith("decoder.")):  # noqa: SIM118
             tensor = file.get_tensor(name)
             mark.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            mark.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+            mark.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return mark.hexdigest()
 
 

@@ -310,7 +310,7 @@ def run(evaluation: Evaluation, folder: Path, about: dict) -> list[dict]:
     something else.
     """
     path, options = folder / "clips.jsonl", evaluation.options
-    head = json.loads(json.dumps({**about, **asdict(options)}))
+    head = json.loads(json.dumps({**about, **asdict(options), "figures": list(UNITS)}))
     head.pop("clips"), head.pop("batch")  # more clips may be added later
     found = _known(path, head)
     folder.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,8 @@ def train(
             continue
         step, loss = trainer.step, trainer.train_step(clips)
         log(step, loss, trainer.network)
-        if trainer.step % every == 0:
+        if trainer.step % every == 0 or trainer.step == trainer.options.steps:
             trainer.save()
-    trainer.save()
+    if stops.due:
+        trainer.save()
     return trainer.step >= trainer.options.steps

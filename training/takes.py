@@ -63,8 +63,9 @@ def takes(reader: Reader, fit: Fit, length: int, network: BlazePose, dropped: Co
             dropped["nobody is seen"] += 1
             continue
         track = poses.smooth(poses.fill_gaps(followed.pose)[0], SMOOTHING)
-        person = np.rint(masks.without_lapses(followed.mask.numpy(), LAPSE) * 255).astype(np.uint8)
-        yield Take(pictures, indices, track, person, followed.seen.numpy())
+        person = followed.mask.numpy()
+        masks.close_lapses(person, LAPSE)
+        yield Take(pictures, indices, track, np.rint(person * 255).astype(np.uint8), followed.seen.numpy())
 
 
 def shots(frames: Iterator[Frame], length: int) -> Iterator[list[Frame]]:

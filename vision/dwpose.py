@@ -208,7 +208,7 @@ def letterbox(frame: np.ndarray, size: tuple[int, int]) -> Letterbox:
     if (height, width) == tuple(size):
         return Letterbox(frame, 1.0)
     ratio = min(size[0] / height, size[1] / width)
-    inside = int(height * ratio), int(width * ratio)
+    inside = max(1, int(height * ratio)), max(1, int(width * ratio))
     padded = np.full((*size, 3), GREY, np.uint8)
     padded[: inside[0], : inside[1]] = cv2.resize(frame, inside[::-1], interpolation=cv2.INTER_LINEAR)
     return Letterbox(padded, ratio)

@@ -144,8 +144,8 @@ def _fill_blocks(box: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.n
 def grow(mask: Tensor, pixels: int, progress: Progress | None = None, into: Tensor | None = None) -> Tensor:
     """Move the outline outwards by ``pixels`` (a disc), or inwards where negative: [T, H, W] -> [T, H, W] of 0 and 1.
 
-    The picture's border is no outline: a mask cut by it is not drawn back from it. 0 leaves the mask as it is.
-    ``into`` [T, H, W] takes the result; it may be ``mask`` itself, where a long video should not be held twice.
+    The picture's border is no outline: a mask cut by it is not drawn back from it. 0 gives the mask as it is. ``into``
+    [T, H, W] takes what is made; it may be ``mask`` itself, where a long video should not be held twice.
     """
     if pixels == 0:
         return three_dimensions(mask)
