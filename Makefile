@@ -27,7 +27,7 @@ models: host  ## list the model files that nodes and workflows can use (scripts/
 	@$(PYTHON) scripts/models.py
 
 # What was broken off goes on where it was. Figures, and what differs from the weights that ship: weights/README.md.
-train-tiny: host  ## train the tiny family anew, into weights/: about six hours on two quiet cores
+train-tiny: host  ## train the tiny family anew, into weights/: about eight hours on two quiet cores, reckoned by its parts
 	$(PYTHON) scripts/train_vae.py train
 	$(PYTHON) scripts/train_vae.py export
 	$(PYTHON) scripts/train_vae.py train --run runs/vae-decoder --start weights/vae/aa_tiny_vae.safetensors \
@@ -36,4 +36,5 @@ train-tiny: host  ## train the tiny family anew, into weights/: about six hours 
 	$(PYTHON) scripts/train.py tiny-cpu --resume
 	cp runs/tiny-cpu/base/base.safetensors weights/diffusion_models/aa_tiny_base.safetensors
 	cp runs/tiny-cpu/joint/adapter.safetensors weights/animate_anywhere/aa_tiny_adapter.safetensors
-	$(PYTHON) scripts/train_pose_motion.py train $(if $(wildcard runs/pose_motion/checkpoint.safetensors),--resume)
+	$(PYTHON) scripts/train_pose_motion.py train --run runs/tiny-cpu/pose_motion \
+		$(if $(wildcard runs/tiny-cpu/pose_motion/checkpoint.safetensors),--resume)
