@@ -94,7 +94,7 @@ def _by_sam2(images: Tensor, track: poses.PoseTrack | None, weights: str, object
     track = track.resized(images.shape[2], images.shape[1])
     people, things = pointing.people(track), pointing.held(track) if objects else []
     if not people:
-        _check_found(torch.zeros(1), images, None)
+        _check_found(torch.zeros(1, 1), images, None)
     prompts = [
         [sam2.Prompt(point.frame, torch.from_numpy(point.points), torch.from_numpy(point.inside)) for point in pointed]
         for pointed in people + things
@@ -125,7 +125,7 @@ def _is_held(thing: masks.Cropped, person: Tensor, whole: np.ndarray) -> bool:
 
 
 def _check_found(mask: Tensor, images: Tensor, track: poses.PoseTrack | None) -> None:
-    if (mask > masks.INSIDE).any():
+    if any(bool((frame > masks.INSIDE).any()) for frame in mask):  # all at once would be a mask more
         return
     if track is None:
         raise nobody(images)
