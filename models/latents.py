@@ -83,8 +83,22 @@ def encode_frames(vae, frames: Tensor) -> Tensor:
 
 
 def decode_latents(vae, latents: Tensor) -> Tensor:
-    """Decode ``latents`` [1, 16, t, h, w] to frames [4(t-1)+1, 8h, 8w, 3] in 0…1."""
-    return vae.decode(latents)[0].clamp(0, 1)  # [1, T, H, W, 3] -> [T, H, W, 3]
+    """Decode ``latents`` [1, 16, t, h, w] to frames [4(t-1)+1, 8h, 8w, 3] in 0…1; any t, tiled or not."""
+    frames = vae.decode(pad_for_decoding(vae.first_stage_model, latents))[0]  # [1, T, H, W, 3] -> [T, H, W, 3]
+    return frames[: frames_of(latents.shape[2])].clamp(0, 1)
+
+
+def pad_for_decoding(network: torch.nn.Module, latents: Tensor) -> Tensor:
+    """``latents`` [B, 16, t, h, w] as the VAE ``network`` decodes them in step: the first 4(t-1)+1 frames of what it
+    gives belong to them.
+
+    CogVideoX's decoder gives the first latent frame one frame only where their number is odd. An even t becomes 4t
+    frames, three too many at the start, and the host's tiled decoding fails on it. All valid lengths have an even t, so
+    the last latent frame is repeated; the frames of the repetition come last. TAEHV needs nothing: the host trims it.
+    """
+    if isinstance(network, TAEHV) or latents.shape[2] % 2:
+        return latents
+    return torch.cat([latents, latents[:, :, -1:]], dim=2)
 
 
 def first_frame_only(latents: Tensor, count: int) -> Tensor:

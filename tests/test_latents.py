@@ -87,3 +87,83 @@ def test_a_start_picture_fills_the_first_latent_frame_alone():
     padded = latents.first_frame_only(torch.ones(1, 16, 1, 2, 2), 4)
     assert padded.shape == (1, 16, 4, 2, 2)
     assert padded[:, :, 0].all() and not padded[:, :, 1:].any()
+
+
+# CogVideoX's own VAE, the host's real class at small width with random weights.
+
+
+@pytest.fixture(scope="module")
+def cogvideox_vae():
+    return toys.cogvideox_vae()
+
+
+def round_trip(vae, frames):
+    with torch.inference_mode():
+        return latents.decode_latents(vae, latents.encode_frames(vae, frames))
+
+
+@pytest.mark.parametrize("frames", range(5, 86, 8))
+def test_cogvideox_vae_gives_back_as_many_frames_as_it_got(cogvideox_vae, frames):
+    assert round_trip(cogvideox_vae, torch.rand(frames, 16, 16, 3)).shape == (frames, 16, 16, 3)
+
+
+@pytest.mark.parametrize("frames", [1, 9])
+def test_cogvideox_vae_keeps_odd_latent_counts_as_they_are(cogvideox_vae, frames):
+    coded = torch.randn(1, 16, latents.latent_frames(frames), 2, 2)
+    with torch.inference_mode():
+        expected = cogvideox_vae.decode(coded)[0]
+        assert torch.equal(latents.decode_latents(cogvideox_vae, coded), expected.clamp(0, 1))
+
+
+@pytest.mark.parametrize("changed", [0, 5, 13, 21])
+def test_a_changed_frame_shows_from_its_own_frame_on(cogvideox_vae, changed):
+    """At the first frames of latent pairs, which nothing before them can see. Undone, it shows three frames late."""
+    frames = torch.rand(29, 16, 16, 3)
+    other = frames.clone()
+    other[changed] = 1 - other[changed]
+    difference = (round_trip(cogvideox_vae, frames) - round_trip(cogvideox_vae, other)).abs().flatten(1).mean(1)
+    assert difference[:changed].sum() < 0.05 * difference.max()  # normalization spreads a little over all frames
+    assert difference[changed] > 0.2 * difference.max()
+
+
+def test_a_ramp_comes_back_in_its_order(cogvideox_vae):
+    """Brightness along the line from dark to bright; what a random decoder makes of them differs frame by frame."""
+    count = 29
+    levels = torch.linspace(0.35, 0.65, count).view(-1, 1, 1, 1).expand(-1, 16, 16, 3)
+    ramp, dark, bright = (
+        round_trip(cogvideox_vae, frames).flatten(1)
+        for frames in (levels, torch.full_like(levels, 0.35), torch.full_like(levels, 0.65))
+    )
+    line = bright - dark
+    position = ((ramp - dark) * line).sum(1) / line.square().sum(1)
+    ranks = position.argsort().argsort().double()
+    assert torch.corrcoef(torch.stack([ranks, torch.arange(count).double()]))[0, 1] > 0.9
+
+
+def test_the_first_frames_are_not_frozen(cogvideox_vae):
+    """As stock decoding leaves them, which makes four frames of the first latent frame."""
+    frames = torch.rand(13, 16, 16, 3)
+    with torch.inference_mode():
+        stock = cogvideox_vae.decode(latents.encode_frames(cogvideox_vae, frames))[0]
+    assert len(stock) == 16 and torch.equal(stock[0], stock[3])
+    steps = round_trip(cogvideox_vae, frames).diff(dim=0).abs().flatten(1).mean(1)
+    assert steps.min() > 0.02 * steps.max()
+
+
+def test_decoding_in_tiles_agrees_with_decoding_whole(cogvideox_vae, monkeypatch):
+    """Tiles are normalized each by itself: apart by a few hundredths of what the picture varies by."""
+    coded = latents.encode_frames(cogvideox_vae, torch.rand(5, 128, 320, 3))
+    with torch.inference_mode():
+        whole = latents.decode_latents(cogvideox_vae, coded)
+        decode, calls = cogvideox_vae.first_stage_model.decode, []
+
+        def decode_without_room(z, *args, **kwargs):
+            calls.append(z.shape)
+            if len(calls) == 1:
+                raise torch.cuda.OutOfMemoryError("not enough memory for all of it")
+            return decode(z, *args, **kwargs)
+
+        monkeypatch.setattr(cogvideox_vae.first_stage_model, "decode", decode_without_room)
+        tiled = latents.decode_latents(cogvideox_vae, coded)
+    assert len(calls) > 2 and tiled.shape == whole.shape == (5, 128, 320, 3)
+    assert (tiled - whole).abs().mean() < 0.05 * whole.std()

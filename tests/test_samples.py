@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import toys
 from animate_anywhere.models import checkpoint as adapters
 from animate_anywhere.models import latents
 from animate_anywhere.models.reference import GREY
@@ -29,10 +30,21 @@ def test_noise_is_that_of_diffusers_scheduler():
     torch.testing.assert_close(ours, theirs.double(), rtol=2e-4, atol=1e-6)
 
 
-def test_the_batch_way_through_the_vae_equals_the_nodes_way(vae_file):
+@pytest.fixture(params=["taehv", "cogvideox"])
+def any_vae_file(request, vae_file, tmp_path):
+    if request.param == "taehv":
+        yield vae_file
+        return
+    path = tmp_path / "cogvideox_vae.safetensors"
+    safetensors.torch.save_file(toys.cogvideox_vae_state(), path)
+    with toys.small_cogvideox_vae_class():
+        yield path
+
+
+def test_the_batch_way_through_the_vae_equals_the_nodes_way(any_vae_file):
     base = adapters.Base(64, 1, 5, 16, 24)
-    batch = autoencoder.Autoencoder(vae_file, base, torch.device("cpu"))
-    host = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(vae_file)))
+    batch = autoencoder.Autoencoder(any_vae_file, base, torch.device("cpu"))
+    host = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(any_vae_file)), dtype=torch.float32)
     frames = torch.rand(2, 13, 32, 48, 3)
     seen = batch.encode(frames)
     theirs = torch.cat([latents.encode_frames(host, clip) for clip in frames])
@@ -47,17 +59,17 @@ def test_the_first_latent_frame_is_that_of_the_first_frame_alone(vae_file):
     torch.testing.assert_close(coder.encode(frames)[:, :, :1], coder.encode(frames[:, :1]), rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_go_through_decoding_to_every_latent_frame(vae_file):
-    coder = autoencoder.Autoencoder(vae_file, adapters.Base(64, 1, 5, 16, 24), torch.device("cpu"))
+def test_gradients_go_through_decoding_to_every_latent_frame(any_vae_file):
+    coder = autoencoder.Autoencoder(any_vae_file, adapters.Base(64, 1, 5, 16, 24), torch.device("cpu"))
     video = torch.randn(1, 16, 4, 4, 4, requires_grad=True)
     coder.decode(video)[:, -1].sum().backward()
     assert (video.grad.abs().sum((0, 1, 3, 4)) > 0).sum() > 1  # the memory of frames before, too
 
 
-def test_a_window_compares_the_frames_that_belong_together(toy, vae_file):
+def test_a_window_compares_the_frames_that_belong_together(toy, any_vae_file):
     """A perfect prediction has no perceptual loss against what the VAE makes of the latents."""
     settings = toy("joint", "loss.window_latents=2", "loss.window_side=16")
-    coder = autoencoder.Autoencoder(vae_file, networks.base_of(settings.model), torch.device("cpu"))
+    coder = autoencoder.Autoencoder(any_vae_file, networks.base_of(settings.model), torch.device("cpu"))
     goal = objective.Objective(settings, coder, torch.device("cpu"), configuration.ROOT)
     clips = [draw_sample(settings.data, number) for number in range(2)]
     draw = replace(samples.draw_step(0, 0, 2, "joint", settings.data, settings.conditions), timesteps=torch.zeros(2))

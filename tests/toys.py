@@ -1,10 +1,17 @@
 """The real classes of the host at toy size, with seeded random weights, loaded through the host's own loaders."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from unittest.mock import patch
+
+import comfy.ldm.cogvideo.vae
 import comfy.sd
 import comfy.taesd.taehv
 import torch
 from animate_anywhere.models import checkpoint
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 from comfy.model_patcher import ModelPatcher
 
 CONFIG = {
@@ -61,6 +68,27 @@ def taehv_vae(seed: int = 0, channels: int = 16) -> comfy.sd.VAE:
     """A TAEHV video VAE of random weights, as the stock VAELoader gives it."""
     network = randomised(comfy.taesd.taehv.TAEHV(latent_channels=channels), seed, scale=1.0)
     return comfy.sd.VAE(sd={key: value.clone() for key, value in network.state_dict().items()})
+
+
+@contextmanager
+def small_cogvideox_vae_class(width: int = 32) -> Iterator[Callable[[], torch.nn.Module]]:
+    """Let the host's loader, which builds CogVideoX's VAE at full width only, build it with ``width`` channels."""
+    small = partial(AutoencoderKLCogVideoX, block_out_channels=(width,) * 4, layers_per_block=1)
+    with patch.object(comfy.ldm.cogvideo.vae, "AutoencoderKLCogVideoX", small):
+        yield small
+
+
+def cogvideox_vae_state(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights of a small VAE of CogVideoX's own class."""
+    with small_cogvideox_vae_class() as network_class:
+        network = randomised(network_class(), seed, scale=1.0)
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def cogvideox_vae(seed: int = 0) -> comfy.sd.VAE:
+    """The same as the stock VAELoader gives it, in float32."""
+    with small_cogvideox_vae_class():
+        return comfy.sd.VAE(sd=cogvideox_vae_state(seed), dtype=torch.float32)
 
 
 def inputs(frames: int = 2, height: int = 4, width: int = 8, batch: int = 1, text: int = 5, seed: int = 0) -> dict:

@@ -14,7 +14,7 @@ from comfy.taesd.taehv import TAEHV, MemBlock, TGrow, TPool, apply_model_with_me
 from torch import Tensor, nn
 
 from ..models.checkpoint import Base
-from ..models.latents import FRAMES_PER_LATENT
+from ..models.latents import FRAMES_PER_LATENT, frames_of, pad_for_decoding
 
 CLIPS = 4  # that go through at once; the first layers work on every pixel
 
@@ -62,7 +62,8 @@ class Autoencoder:
         """With gradients. Clips of one call are decoded together."""
         latents = self.format.process_out(latents).float()
         if not isinstance(self.network, TAEHV):
-            return self.to_output(self.network.decode(latents)).movedim(1, -1).float()
+            frames = self.to_output(self.network.decode(pad_for_decoding(self.network, latents)))
+            return frames[:, :, : frames_of(latents.shape[2])].movedim(1, -1).float()
         frames = self._run(self.network.decoder, latents.movedim(2, 1), decode=True)  # [B, T + 3, 3, H, W]
         frames = frames[:, self.network.frames_to_trim :].movedim(2, -1)
         return self.to_output(frames.float()).clamp(0, 1)
