@@ -10,15 +10,21 @@ from dataclasses import dataclass, replace
 import comfy.conds
 import comfy.model_management
 import torch
+from comfy.hooks import HookGroup, TransformerOptionsHook, set_hooks_for_conditioning
+from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, merge_nested_dicts
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from . import background_motion, context_windows, dit
+from . import background_motion, context_windows, dit, sampler
 from .checkpoint import JOINT_TEXT, POSE_GROUPS, Adapter, Base
 from .reference import Reference
 
 KEY = "animate_anywhere"
+# In CONDITIONING: the model is to scale the latents of the start picture, because Encode Shot did not know it.
+SCALE_KEY = "image_latent_scale"
+AUTO_SCALE = "auto"
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Control:
     has_reference: bool = False
     reference_strength: float = 1.0
     has_background_motion: bool = False
+    image_latent_scale: float | None = None  # that the adapters were trained with
 
 
 def attach(
@@ -60,6 +67,8 @@ def attach(
     patched.add_object_patch("resize_cond_for_context_window", context_windows.resize)
     patched.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _forward(control))
+    patched.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, KEY)
+    patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sampler.require_cogvideox_sampler)
     pose = pose_group_of(adapter)
     if pose is not None and pose_strength:
         patched.set_additional_models(KEY, [getattr(adapter, pose)])
@@ -79,6 +88,21 @@ def pose_group_of(adapter: Adapter) -> str | None:
 def control_of(model: ModelPatcher) -> Control | None:
     """What is attached to ``model``; None for a MODEL without adapters."""
     return model.get_attachment(KEY)
+
+
+def image_latent_scale(model: ModelPatcher) -> float:
+    """What the latents of the start picture are multiplied with for ``model``: as its adapters were trained, or else by
+    its own released code."""
+    control = control_of(model)
+    if control is not None and control.image_latent_scale is not None:
+        return control.image_latent_scale
+    return Base.of(model.get_model_object("diffusion_model")).image_latent_scale
+
+
+def scale_image_latents(latents: Tensor, latent_format: LatentFormat, scale: float) -> Tensor:
+    """``latents`` [1, 16, t, h, w] so that the host, which multiplies them by the scale of all latents, ends up with
+    ``scale`` times what they are."""
+    return latents * (scale / latent_format.scale_factor)
 
 
 def _check_fit(model: ModelPatcher, adapter: Adapter) -> None:
@@ -104,6 +128,13 @@ def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_s
         control = replace(
             control, pose=network, pose_group=pose_group, pose_strength=pose_strength, joint_text=joint_text
         )
+    scale = adapter.header.image_latent_scale
+    if control.image_latent_scale not in (None, scale):
+        raise ValueError(
+            f"adapter: it was trained with start pictures scaled by {scale:g}, and the adapter that the model has "
+            f"already with {control.image_latent_scale:g}. One model cannot serve both."
+        )
+    control = replace(control, image_latent_scale=scale)
     if adapter.reference is not None:
         control = replace(control, has_reference=True, reference_strength=reference_strength)
     moves = control.has_background_motion or adapter.background_motion is not None
@@ -123,6 +154,9 @@ def _extra_conds(model: ModelPatcher, control: Control) -> Callable[..., dict]:
             _check_text(text, core.diffusion_model.patch_embed.text_proj.in_features)
             # Here, before the host brings the texts of both branches to one length.
             kwargs["cross_attn"] = text[:, : dit.TEXT_TOKENS]
+        if kwargs.pop(SCALE_KEY, None) == AUTO_SCALE:
+            scaled = scale_image_latents(kwargs["concat_latent_image"], core.latent_format, control.image_latent_scale)
+            kwargs["concat_latent_image"] = scaled
         out = control.extra_conds(**kwargs)
         noise, device = kwargs["noise"], kwargs["device"]
         if pose is not None and control.pose_strength:
@@ -160,6 +194,36 @@ def check_conditions(control: Control | None, width: int, conditions: Mapping[st
             f"model: its width is {width}, and the shot's reference was encoded by an adapter of width "
             f"{reference.width}. Use one adapter in Encode Character Reference and Apply AnimateAnywhere Adapter."
         )
+
+
+class ShotHook(TransformerOptionsHook):
+    """Travels in CONDITIONING from Encode Shot, so that a model without our wrappers is checked, too."""
+
+    def __init__(self) -> None:
+        super().__init__({"wrappers": {WrappersMP.SAMPLER_SAMPLE: {KEY: [_check_encoded_shot]}}})
+
+    def add_hook_patches(self, model: ModelPatcher, model_options: dict, *_) -> bool:
+        """Called by the host at the start of sampling. Not registered, so that conditions still run in one batch."""
+        merge_nested_dicts(model_options, {"transformer_options": self.transformers_dict}, copy_dict1=False)
+        return False
+
+
+def mark_as_shot(conditioning: list) -> list:
+    """``conditioning`` whose sampling begins with a check of the model and the sampler."""
+    hooks = HookGroup()
+    hooks.add(ShotHook())
+    return set_hooks_for_conditioning(conditioning, hooks)
+
+
+def _check_encoded_shot(executor: WrapperExecutor, guider: CFGGuider, *args, **kwargs) -> Tensor:
+    """Raise ValueError where the model cannot take what Encode Shot gave, or the sampler is not CogVideoX's."""
+    model = guider.model_patcher
+    dit.check_base(model)
+    width = model.get_model_object("diffusion_model").dim
+    for conditions in guider.conds.values():
+        for condition in conditions:
+            check_conditions(control_of(model), width, condition)
+    return sampler.require_cogvideox_sampler(executor, guider, *args, **kwargs)
 
 
 def check_pose_is_there(control: Control | None, pose: object) -> None:

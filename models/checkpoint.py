@@ -30,6 +30,8 @@ from .unified_tokens import UnifiedTokens
 METADATA_KEY = "animate_anywhere"
 FORMAT = 1
 FAMILY = "cogvideox1.5-i2v"
+HEADS_OF_5B = 48  # by which the host, too, knows the latents of the 5B models
+IMAGE_LATENT_SCALE = "image_latent_scale"  # in the header, under ``training``
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 CONTROLLED = 3 / 7  # of the base's blocks have a counterpart in ControlNet and ReferenceNet: 18 of 42 (section III-B)
 
@@ -78,7 +80,18 @@ class Base:
     @property
     def latent_format(self) -> comfy.latent_formats.LatentFormat:
         """The scale of latents, by the host's own rule (comfy/supported_models.py)."""
-        return comfy.latent_formats.CogVideoX1_5() if self.heads >= 48 else comfy.latent_formats.CogVideoX()
+        is_5b = self.heads >= HEADS_OF_5B
+        return comfy.latent_formats.CogVideoX1_5() if is_5b else comfy.latent_formats.CogVideoX()
+
+    @property
+    def image_latent_scale(self) -> float:
+        """What the latents of the start picture are multiplied with, by the base's own released code.
+
+        CogVideoX1.5-5B-I2V was trained with a VAE whose config.json says ``invert_scale_latents``: its code divides
+        noise and video by 1/0.7, and leaves the picture as the VAE gives it. Smaller ones are trained here, with one
+        scale for all.
+        """
+        return 1.0 if self.heads >= HEADS_OF_5B else self.latent_format.scale_factor
 
     def __str__(self) -> str:
         return f"{self.family}, {self.blocks} blocks of width {self.width}"
@@ -91,6 +104,12 @@ class Header:
     training: dict = field(default_factory=lambda: {"stage": "untrained"})
     licence: str = "GPL-3.0"
     format: int = FORMAT
+
+    @property
+    def image_latent_scale(self) -> float:
+        """What the latents of the start picture were multiplied with in training; files from before it was written
+        down were trained as their base was."""
+        return self.training.get(IMAGE_LATENT_SCALE, self.base.image_latent_scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +175,8 @@ def save(path: str | Path, base: Base, groups: Mapping[str, Mapping[str, Tensor]
         name: {"tensors": len(state), "parameters": sum(value.numel() for value in state.values())}
         for name, state in groups.items()
     }
-    header = Header(base, sizes, **provenance)
+    training = {"stage": "untrained", IMAGE_LATENT_SCALE: base.image_latent_scale, **provenance.pop("training", {})}
+    header = Header(base, sizes, training, **provenance)
     tensors = {f"{name}.{key}": value.contiguous() for name, state in groups.items() for key, value in state.items()}
     partial = Path(f"{path}.part")
     safetensors.torch.save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(asdict(header))})

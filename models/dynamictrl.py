@@ -24,6 +24,8 @@ PADA_LN = ".control_norm1."  # blocks.N.control_norm1.{linear,norm}.{weight,bias
 BLANKS = ("background", "clothing")  # what the released masked models, B01 and C01, fill
 KEEP = 200 / 255  # brightness of a mask above which training kept a pixel
 HEAD = 64  # channels of an attention head, in every CogVideoX
+# Of the released script, whose VAE config says invert_scale_latents; the fine-tuning code multiplied by 0.7.
+RELEASED_IMAGE_LATENT_SCALE = 1.0
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # in safetensors' words
 
 Progress = Callable[[int], None]  # called with the number of files read so far; may raise to cancel
@@ -162,7 +164,8 @@ def pada_ln(found: Shards, base: Base) -> Adapter:
                     # Copied, so that it does not keep the whole file open.
                     state[native.replace(PADA_LN, ".")] = file.get_tensor(key).clone()
     sizes = {"tensors": len(state), "parameters": sum(value.numel() for value in state.values())}
-    header = Header(base, {"pada_ln": sizes}, {"stage": "DynamiCtrl", "file": found.name}, "see the model's page")
+    training = {"stage": "DynamiCtrl", "file": found.name, checkpoint.IMAGE_LATENT_SCALE: RELEASED_IMAGE_LATENT_SCALE}
+    header = Header(base, {"pada_ln": sizes}, training, "see the model's page")
     return Adapter(header, pada_ln=checkpoint.patcher(found.name, "pada_ln", base, state))
 
 

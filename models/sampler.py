@@ -17,6 +17,7 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy.model_sampling import V_PREDICTION_DDPM
+from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
@@ -173,6 +174,22 @@ class _Denoiser:
         if change is None:
             return self.denoise_mask
         return change(sigma, self.denoise_mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
+
+
+def require_cogvideox_sampler(executor: WrapperExecutor, *args, **kwargs) -> Tensor:
+    """Refuse every sampler but CogVideoXSampler: a wrapper of kind SAMPLER_SAMPLE.
+
+    The host's own samplers start CogVideoX from thousands of times the noise that it knows and return noise.
+    """
+    sampler = executor.class_obj
+    if not isinstance(sampler, CogVideoXSampler):
+        function = getattr(sampler, "sampler_function", sampler)
+        name = getattr(function, "__name__", type(function).__name__).removeprefix("sample_")
+        raise ValueError(
+            f"sampler: {name} would turn this shot into noise, because CogVideoX counts noise in another way. Use "
+            "Sample Shot, or SamplerCustomAdvanced with CogVideoX Sampler and CogVideoX Schedule."
+        )
+    return executor(*args, **kwargs)
 
 
 def _levels(sigmas: Tensor, model_sampling) -> list[Level]:

@@ -85,7 +85,7 @@ class RenderShot(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, vae, shot, positive, negative, seed, steps=25, cfg=2.5, method="cogvideox_dpm",
-        image_latent_scale=shots.TRAINED, fps=FPS, filename=FILENAME, format=film.H264, crf=CRF, window=0,
+        image_latent_scale=shots.AUTO, fps=FPS, filename=FILENAME, format=film.H264, crf=CRF, window=0,
         handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME, drift_control=1.0, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         place = _place(filename, format)

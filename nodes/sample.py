@@ -86,7 +86,7 @@ class SampleShot(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, vae, shot, positive, negative, seed, steps=25, cfg=2.5, method="cogvideox_dpm",
-        image_latent_scale=shots.TRAINED, window=0, handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME,
+        image_latent_scale=shots.AUTO, window=0, handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME,
         drift_control=1.0,
     ) -> io.NodeOutput:  # fmt: skip
         sampling = Sampling(

@@ -23,7 +23,7 @@ class Sampling:
     the inputs is said before anything is computed."""
 
     def __init__(
-        self, model, vae, shot, positive, negative, *, seed, steps, cfg, method, image_latent_scale=shots.TRAINED,
+        self, model, vae, shot, positive, negative, *, seed, steps, cfg, method, image_latent_scale=shots.AUTO,
         seeds=SAME,
     ) -> None:  # fmt: skip
         dit.check_base(model)

@@ -122,19 +122,20 @@ class Shot(io.ComfyNode):
         return io.NodeOutput(shot, report, ui=ui.PreviewText(report).as_dict() | {"aa_timeline": [timeline]})
 
 
-TRAINED, UNSCALED = "0.7", "1.0"
+# Values of image_latent_scale. On aa_tiny, "0.7" stands for the scale of its own latents.
+AUTO, LATENT_SCALE, UNSCALED = attach.AUTO_SCALE, "0.7", "1.0"
 
 
 def image_latent_scale_input() -> io.Combo.Input:
     return io.Combo.Input(
         "image_latent_scale",
-        options=[TRAINED, UNSCALED],
-        default=TRAINED,
+        options=[AUTO, LATENT_SCALE, UNSCALED],
+        default=AUTO,
         optional=True,  # a prompt saved before it came still runs
         advanced=True,
-        tooltip="What the latents of the background picture are multiplied with. 0.7 is the scale of all latents of "
-        "CogVideoX 1.5 (aa_tiny has one of its own), and what DynamiCtrl was fine-tuned with. 1.0 is what DynamiCtrl's "
-        "own script uses with a VAE whose config.json says invert_scale_latents, as that of CogVideoX 1.5 does.",
+        tooltip="What the latents of the background are multiplied with. auto: as the model and its adapters were "
+        "trained. 0.7: as all other latents (aa_tiny has a scale of its own). 1.0: not at all. A wrong scale makes "
+        "colors pale or harsh after the first frame.",
     )
 
 
@@ -148,22 +149,25 @@ def check_adapters(model, shot: clips.Shot) -> None:
 
 def encode(
     shot: clips.Shot, vae, positive: list, negative: list, progress: clips.Progress, model=None,
-    image_latent_scale: str = TRAINED,
+    image_latent_scale: str = AUTO,
 ) -> tuple[list, list, dict]:  # fmt: skip
     """positive and negative CONDITIONING with the shot in them, and the empty LATENT to sample.
 
-    progress: see clips.encode(). model: says whether the negative, too, gets pose and character, and the scale of its
-    latents.
+    progress: see clips.encode(). model: says whether the negative, too, gets pose and character, and how the
+    background's latents are scaled; where it is not known, a model with an adapter scales them itself.
     """
     encoded = clips.encode(shot, vae, progress)
-    if image_latent_scale == UNSCALED:
-        # The host is going to multiply them with its scale.
-        unscaled = model.get_model_object("latent_format").process_out(encoded.background)
-        encoded = replace(encoded, background=unscaled)
     control = None if model is None else attach.control_of(model)
     joint_text = control is not None and control.joint_text
-    positive = node_helpers.conditioning_set_values(positive, encoded.conditions(controlled=True))
-    negative = node_helpers.conditioning_set_values(negative, encoded.conditions(controlled=joint_text))
+    shared = {}
+    if model is not None and image_latent_scale != LATENT_SCALE:
+        scale = 1.0 if image_latent_scale == UNSCALED else attach.image_latent_scale(model)
+        scaled = attach.scale_image_latents(encoded.background, model.get_model_object("latent_format"), scale)
+        encoded = replace(encoded, background=scaled)
+    elif image_latent_scale == AUTO:
+        shared[attach.SCALE_KEY] = AUTO
+    positive = node_helpers.conditioning_set_values(positive, shared | encoded.conditions(controlled=True))
+    negative = node_helpers.conditioning_set_values(negative, shared | encoded.conditions(controlled=joint_text))
     return positive, negative, {"samples": encoded.empty_latent()}
 
 
@@ -223,19 +227,19 @@ class EncodeShot(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, shot, vae, positive, negative, start=0, length=0, model=None, image_latent_scale=TRAINED
+        cls, shot, vae, positive, negative, start=0, length=0, model=None, image_latent_scale=AUTO
     ) -> io.NodeOutput:
         latents.check_vae(vae)
         if model is not None:
             check_adapters(model, shot)
         elif image_latent_scale == UNSCALED:
-            raise ValueError("model: image_latent_scale 1.0 needs the model. Connect it, or choose 0.7.")
+            raise ValueError("model: image_latent_scale 1.0 needs the model. Connect it, or choose auto.")
         asked = shot.window(start, length)
         part = asked.window(0, latents.valid_length(asked.length))
         report = f"Frames {start} to {start + part.length - 1}: asked {asked.length}, using {part.length} (8k+5)"
-        return io.NodeOutput(
-            *encode(part, vae, positive, negative, progress_of(2), model, image_latent_scale), ui=ui.PreviewText(report)
-        )
+        positive, negative, latent = encode(part, vae, positive, negative, progress_of(2), model, image_latent_scale)
+        marked = attach.mark_as_shot(positive), attach.mark_as_shot(negative)
+        return io.NodeOutput(*marked, latent, ui=ui.PreviewText(report))
 
 
 class NoPrompt(io.ComfyNode):

@@ -220,3 +220,54 @@ def test_a_reference_of_another_width_is_refused(model, adapter):
     foreign = Reference((torch.randn(1, 8, 64),), (2, 4))
     with pytest.raises(ValueError, match="width is 128, .* of width 64"):
         velocity(attach.attach(model, adapter), aa_reference=foreign)
+
+
+# --- the scale of the start picture's latents
+
+
+@pytest.mark.parametrize(("heads", "scale"), [(2, 1.15258426), (48, 1.0)])
+def test_a_base_is_shown_start_pictures_as_it_was_released(heads, scale):
+    """The 5B model was trained with a start picture that its VAE had not scaled; see docs/decisions.md."""
+    model = toys.cogvideox_patcher(num_attention_heads=heads, num_layers=1)
+    assert attach.image_latent_scale(model) == pytest.approx(scale)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_adapter_is_shown_start_pictures_as_it_was_trained(tmp_path, model, written):
+    training = {"stage": "joint", **({"image_latent_scale": 0.25} if written else {})}
+    adapter = checkpoint.load(adapter_file(tmp_path, model, training=training))
+    expected = 0.25 if written else 1.15258426
+    assert attach.image_latent_scale(attach.attach(model, adapter)) == pytest.approx(expected)
+
+
+def test_an_adapter_file_from_before_the_scale_was_written_takes_that_of_its_base(model):
+    base = checkpoint.Base.of(model.model.diffusion_model)
+    header = checkpoint.Header(base, {}, {"stage": "joint"})
+    assert header.image_latent_scale == pytest.approx(1.15258426)
+
+
+def test_adapters_of_two_scales_do_not_share_a_model(tmp_path, model):
+    groups = toys.trained_groups(model)
+    base = checkpoint.Base.of(model.model.diffusion_model)
+    files = [("reference", 0.25), ("pose_control", 0.5)]
+    for name, scale in files:
+        training = {"image_latent_scale": scale}
+        checkpoint.save(tmp_path / f"{name}.safetensors", base, {name: groups[name]}, training=training)
+    first, second = (checkpoint.load(tmp_path / f"{name}.safetensors") for name, _ in files)
+    with pytest.raises(ValueError, match=r"scaled by 0\.5, and the adapter that the model has already with 0\.25"):
+        attach.attach(attach.attach(model, first), second)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_a_model_scales_the_start_picture_itself_where_it_was_not_known(tmp_path, model, scale):
+    adapter = checkpoint.load(adapter_file(tmp_path, model, training={"image_latent_scale": scale}))
+    patched, start = attach.attach(model, adapter), torch.randn(1, 16, FRAMES, HEIGHT, WIDTH)
+
+    def start_seen(**conditions):
+        conds = patched.get_model_object("extra_conds")(
+            noise=start, device=start.device, cross_attn=None, concat_latent_image=start.clone(), **conditions
+        )
+        return conds["c_concat"].cond
+
+    torch.testing.assert_close(start_seen(), 1.15258426 * start)
+    torch.testing.assert_close(start_seen(image_latent_scale="auto"), scale * start)

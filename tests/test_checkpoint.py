@@ -43,7 +43,7 @@ def rewrite(path, **changes):
 def test_round_trip_is_exact(path, network):
     header, groups = checkpoint.read(path)
     assert header.base == checkpoint.Base.of(network)
-    assert header.training == {"stage": "untrained"} and header.licence == "GPL-3.0"
+    assert header.training == {"stage": "untrained", "image_latent_scale": 1.15258426} and header.licence == "GPL-3.0"
     for name, group in checkpoint.fresh(network, rank=4).items():
         assert groups[name].keys() == group.keys()
         assert all(torch.equal(groups[name][key], value) for key, value in group.items())

@@ -58,6 +58,11 @@ def encoded(shot, vae, model, **more):
     return shots.EncodeShot.execute(shot, vae, *prompts(), model=model, **more).result
 
 
+def as_coded(shot, vae, model):
+    """The same with the start picture's latents as the VAE gives them, for the host to scale."""
+    return encoded(shot, vae, model, image_latent_scale="0.7")
+
+
 def guided(model, positive, negative, latent, steps, seed=7, cfg=3.0):
     """The host's way from noise to latents, in the model's scale."""
     sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps)
@@ -68,8 +73,11 @@ def guided(model, positive, negative, latent, steps, seed=7, cfg=3.0):
     return model.model.process_latent_in(output)
 
 
-def released_run(state, positive, negative, scale, steps, monkeypatch, seed=7, cfg=3.0, image_scale=None):
-    """The released pipeline: its scheduler, its forward, guidance over the text alone, in [B, t, C, h, w]."""
+def released_run(state, positive, negative, scale, steps, monkeypatch, seed=7, cfg=3.0, image_scale=1.0):
+    """The released pipeline: its scheduler, its forward, guidance over the text alone, in [B, t, C, h, w].
+
+    positive, negative: from as_coded(). The released script leaves the start picture's latents as they are.
+    """
     scheduler = diffusers.CogVideoXDPMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
         rescale_betas_zero_snr=True, set_alpha_to_one=True, snr_shift_scale=1.0, timestep_spacing="trailing",
@@ -78,7 +86,7 @@ def released_run(state, positive, negative, scale, steps, monkeypatch, seed=7, c
     scheduler.set_timesteps(steps)
     (text, values), (no_text, _) = positive[0], negative[0]
     pose = scale * values["aa_pose"].movedim(2, 1)
-    picture = (image_scale or scale) * values["concat_latent_image"].movedim(2, 1)
+    picture = image_scale * values["concat_latent_image"].movedim(2, 1)
     x = torch.randn(pose.movedim(2, 1).shape, generator=torch.Generator().manual_seed(seed)).movedim(2, 1)
     fresh = torch.Generator().manual_seed(seed + 1)
     old, before = None, None
@@ -152,13 +160,14 @@ def test_the_host_can_load_the_base_once_more_for_another_device(model):
 
 def test_both_branches_carry_picture_and_pose_and_differ_in_their_text(model, vae, shot):
     positive, negative, _ = encoded(shot, vae, model)
-    assert positive[0][1].keys() == negative[0][1].keys() == {"concat_latent_image", "aa_pose"}
-    assert all(torch.equal(value, negative[0][1][key]) for key, value in positive[0][1].items())
+    shared = {"concat_latent_image", "aa_pose"}
+    assert positive[0][1].keys() == negative[0][1].keys() == shared | {"hooks"}
+    assert all(torch.equal(positive[0][1][key], negative[0][1][key]) for key in shared)
     assert not torch.equal(positive[0][0], negative[0][0])
 
 
 def test_the_start_is_the_whole_picture(model, vae, shot):
-    positive, *_ = encoded(shot, vae, model)
+    positive, *_ = as_coded(shot, vae, model)
     start = positive[0][1]["concat_latent_image"]
     assert torch.equal(start[:, :, :1], latents.encode_frames(vae, shot.background)) and not start[:, :, 1:].any()
 
@@ -182,9 +191,8 @@ def test_a_pose_of_another_shape_is_cropped_as_its_picture_is():
 
 def test_a_whole_run_equals_the_released_pipeline(model, vae, shot, state, monkeypatch):
     """25 steps with guidance, against diffusers' CogVideoXDPMScheduler on the same noise."""
-    positive, negative, latent = encoded(shot, vae, model)
-    expected = released_run(state, positive, negative, 1.15258426, 25, monkeypatch)
-    ours = guided(model, positive, negative, latent, 25)
+    expected = released_run(state, *as_coded(shot, vae, model)[:2], 1.15258426, 25, monkeypatch)
+    ours = guided(model, *encoded(shot, vae, model), 25)
     assert expected.std() > 0.1
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
 
@@ -192,7 +200,7 @@ def test_a_whole_run_equals_the_released_pipeline(model, vae, shot, state, monke
 @pytest.mark.parametrize("wrong", ["negative without pose", "no guidance"])
 def test_another_way_to_guide_is_told_apart(model, vae, shot, state, monkeypatch, wrong):
     positive, negative, latent = encoded(shot, vae, model)
-    expected = released_run(state, positive, negative, 1.15258426, 2, monkeypatch)
+    expected = released_run(state, *as_coded(shot, vae, model)[:2], 1.15258426, 2, monkeypatch)
     if wrong == "no guidance":
         other = guided(model, positive, negative, latent, 2, cfg=1.0)
     else:
@@ -204,12 +212,15 @@ def test_another_way_to_guide_is_told_apart(model, vae, shot, state, monkeypatch
     assert (other - expected).norm() > 0.1 * expected.norm()
 
 
-def test_image_latents_without_scale(model, vae, shot, state, monkeypatch):
-    positive, negative, latent = encoded(shot, vae, model)
-    expected = released_run(state, positive, negative, 1.15258426, 2, monkeypatch, image_scale=1.0)
-    ours = guided(model, *encoded(shot, vae, model, image_latent_scale="1.0"), 2)
+@pytest.mark.parametrize(("choice", "scale"), [("auto", 1.0), ("1.0", 1.0), ("0.7", 1.15258426)])
+def test_start_pictures_are_scaled_as_chosen(model, vae, shot, state, monkeypatch, choice, scale):
+    """0.7 stands for the scale of all latents, which is 1.15258426 for models of fewer than 48 heads."""
+    raw = as_coded(shot, vae, model)[:2]
+    ours = guided(model, *encoded(shot, vae, model, image_latent_scale=choice), 2)
+    expected = released_run(state, *raw, 1.15258426, 2, monkeypatch, image_scale=scale)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-3)
-    assert (guided(model, positive, negative, latent, 2) - expected).abs().max() > 0.01
+    other = released_run(state, *raw, 1.15258426, 2, monkeypatch, image_scale=1.15258426 if scale == 1 else 1)
+    assert (ours - other).abs().max() > 0.01
 
 
 def test_48_heads_get_the_scale_of_the_5b_model(tmp_path, vae, monkeypatch):
@@ -218,9 +229,8 @@ def test_48_heads_get_the_scale_of_the_5b_model(tmp_path, vae, monkeypatch):
     model = dynamictrl.load(released.save(tmp_path / "transformer", small, 1), {"dtype": torch.float32})
     assert model.model.latent_format.scale_factor == 0.7
     shot = clips.make_shot(torch.rand(5, 16, 16, 3), torch.rand(1, 16, 16, 3))
-    positive, negative, latent = encoded(shot, vae, model)
-    expected = released_run(state, positive, negative, 0.7, 2, monkeypatch)
-    ours = guided(model, positive, negative, latent, 2)
+    expected = released_run(state, *as_coded(shot, vae, model)[:2], 0.7, 2, monkeypatch)
+    ours = guided(model, *encoded(shot, vae, model), 2)
     # Its PadaLN computes in bf16, in which it is stored: 8 bits of mantissa.
     assert (ours - expected).norm() < 0.02 * expected.norm()
 

@@ -104,7 +104,7 @@ def host_velocity(model, values: dict, **conditions) -> torch.Tensor:
 def test_an_exported_adapter_does_in_the_graph_what_it_did_in_training(exported):
     family, path, model = exported
     adapter, values = adapters.load(path), inputs(batch=1)
-    assert adapter.header.training == {"stage": "joint", "step": 7}
+    assert adapter.header.training == {"stage": "joint", "step": 7, "image_latent_scale": 1.15258426}
     patched = attach.attach(model, adapter)
     with torch.no_grad():
         reference = family.reference(values["character"], family.options())
@@ -112,6 +112,19 @@ def test_an_exported_adapter_does_in_the_graph_what_it_did_in_training(exported)
         expected = family(**values)
     torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-4)
     assert (expected - host_velocity(patched, values)).abs().max() > 0.01
+
+
+def test_training_shows_the_start_picture_in_the_scale_of_the_released_base(monkeypatch):
+    """As the 5B model is shown it, here at toy size: all else is scaled by 1.15258426, the picture is not."""
+    family, values = toy_family(), inputs(batch=1)
+    with torch.no_grad():
+        plain = family(**values)
+        monkeypatch.setattr(adapters.Base, "image_latent_scale", 1.0)
+        released = family(**values)
+        monkeypatch.undo()
+        by_hand = family(**values | {"background": values["background"] / 1.15258426})
+    torch.testing.assert_close(released, by_hand)
+    assert (released - plain).abs().max() > 1e-3
 
 
 @pytest.mark.usefixtures("quick_clips")

@@ -3,19 +3,24 @@
 import json
 from dataclasses import replace
 
+import comfy.hooks
 import comfy.model_management
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import pytest
 import torch
 import toys
-from animate_anywhere.models import attach, checkpoint, clips, latents
+from animate_anywhere.models import attach, checkpoint, clips, latents, sampler
 from animate_anywhere.models.reference import Reference
 from animate_anywhere.models.windows import HANDOVERS, NONE, OVERLAP
+from animate_anywhere.nodes import decode
 from animate_anywhere.nodes import sample as nodes
 from animate_anywhere.nodes import shot as shots
 from animate_anywhere.nodes.sampling import ONE_EACH, SAME
 from comfy_extras import nodes_custom_sampler as stock
+
+import nodes as host_nodes
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -260,3 +265,117 @@ class TestRefusals:
 def test_schedule_gives_the_end_of_it_for_less_denoise(base):
     whole, part = (nodes.Schedule.execute(base, steps, denoise).result[0] for steps, denoise in ((20, 1.0), (5, 0.25)))
     assert whole.shape == (21,) and torch.equal(part, whole[-6:])
+
+
+def test_auto_scale_needs_no_model_where_the_model_has_an_adapter(model, vae, shot):
+    """Encode Shot with and without its model, and Sample Shot, give the same picture."""
+    text = shots.no_prompt(model)
+    sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), 1)
+
+    def sampled(**more):
+        positive, negative, latent = shots.EncodeShot.execute(shot, vae, text, text, **more).result
+        noise = comfy.sample.prepare_noise(latent["samples"], 5)
+        chosen = sampler.CogVideoXSampler("ddim")
+        return comfy.sample.sample_custom(
+            model, noise, 1.0, chosen, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=5
+        )
+
+    torch.testing.assert_close(sampled(), sampled(model=model))
+    assert (sampled() - sampled(model=model, image_latent_scale="1.0")).abs().max() > 1e-3
+    images = sample(model, vae, shot, steps=1, cfg=1.0, method="ddim").result[0]
+    torch.testing.assert_close(images, latents.decode_latents(vae, sampled()), rtol=0, atol=1e-5)
+
+
+def sample_stock(model, encoded, chosen, cfg=1.0):
+    positive, negative, latent = encoded
+    noise = comfy.sample.prepare_noise(latent["samples"], 5)
+    sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), 1)
+    return comfy.sample.sample_custom(
+        model, noise, cfg, chosen, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=5
+    )
+
+
+@pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "uni_pc", "ddim"])
+def test_stock_samplers_are_refused_before_the_first_step(base, model, vae, shot, name):
+    """On a model with an adapter by what the model carries, on a plain one by what Encode Shot puts into positive."""
+    chosen = comfy.samplers.sampler_object(name)
+    refusal = "would turn this shot into noise.* Use Sample Shot, or SamplerCustomAdvanced with CogVideoX Sampler"
+    text = shots.no_prompt(model)
+    plain = replace(shot, pose=None, reference=None)
+    for patcher, part in ((model, shot), (base, plain)):
+        encoded = shots.EncodeShot.execute(part, vae, text, text).result
+        with pytest.raises(ValueError, match=refusal):
+            sample_stock(patcher, encoded, chosen)
+        assert torch.isfinite(sample_stock(patcher, encoded, sampler.CogVideoXSampler("ddim"))).all()
+
+
+def test_the_host_s_ksampler_is_refused(model, vae, shot):
+    text = shots.no_prompt(model)
+    positive, negative, latent = shots.EncodeShot.execute(shot, vae, text, text).result
+    with pytest.raises(ValueError, match="^sampler: euler would turn this shot into noise"):
+        host_nodes.KSampler().sample(model, 1, 2, 1.0, "euler", "simple", positive, negative, latent)
+
+
+def test_a_model_without_an_adapter_is_told_which_part_of_the_shot_it_cannot_take(base, vae, shot):
+    text = shots.no_prompt(base)
+    encoded = shots.EncodeShot.execute(shot, vae, text, text).result
+    with pytest.raises(ValueError, match="model: it has no adapter for aa_pose"):
+        sample_stock(base, encoded, sampler.CogVideoXSampler("ddim"))
+
+
+def test_the_mark_of_encode_shot_leaves_hooks_of_others_alone(model, vae, shot):
+    others = comfy.hooks.HookGroup()
+    others.add(comfy.hooks.TransformerOptionsHook({"wrappers": {}}))
+    text = comfy.hooks.set_hooks_for_conditioning(shots.no_prompt(model), others)
+    positive, *_ = shots.EncodeShot.execute(shot, vae, text, text).result
+    kept = positive[0][1]["hooks"].hooks
+    assert len(kept) == 2 and others.hooks[0] in kept
+
+
+def test_the_mark_of_encode_shot_leaves_both_branches_in_one_batch(model, vae, shot):
+    batches = []
+
+    def count(apply, given):
+        batches.append(len(given["input"]))
+        return apply(given["input"], given["timestep"], **given["c"])
+
+    patched = model.clone()
+    patched.set_model_unet_function_wrapper(count)
+    text = shots.no_prompt(model)
+    positive, _, latent = shots.EncodeShot.execute(replace(shot, reference=None), vae, text, text).result
+    sample_stock(patched, (positive, positive, latent), sampler.CogVideoXSampler("ddim"), cfg=2.0)
+    assert batches == [2]
+
+
+# --- CogVideoX's own VAE, which decodes an even number of latent frames three frames late
+
+
+@pytest.fixture(scope="module")
+def cogvideox_vae():
+    return toys.cogvideox_vae()
+
+
+@pytest.mark.parametrize("window", [0, 5])
+def test_a_shot_through_cogvideox_s_own_vae_is_in_step(model, cogvideox_vae, window):
+    """As many frames as the shot has, none of them frozen, in one window and in several."""
+    frames = 13
+    made = clips.make_shot(torch.rand(frames, HEIGHT, WIDTH, 3), torch.rand(1, HEIGHT, WIDTH, 3))
+    images, *_ = sample(model, cogvideox_vae, made, steps=1, cfg=1.0, window=window, drift_control=0.0).result
+    assert images.shape == (frames, HEIGHT, WIDTH, 3)
+    steps = images.diff(dim=0).abs().flatten(1).mean(1)
+    assert steps.min() > 0.01 * steps.max()
+
+
+def test_decode_shot_gives_the_frames_that_were_encoded(cogvideox_vae):
+    video = torch.rand(13, HEIGHT, WIDTH, 3)
+    coded = latents.encode_frames(cogvideox_vae, video)
+    images = decode.DecodeShot.execute({"samples": coded}, cogvideox_vae).result[0]
+    assert torch.equal(images, latents.decode_latents(cogvideox_vae, coded)) and len(images) == 13
+    both = decode.DecodeShot.execute({"samples": torch.cat([coded, coded])}, cogvideox_vae).result[0]
+    assert torch.equal(both, torch.cat([images, images]))
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 4, 4), (1, 4, 2, 4, 4)])
+def test_decode_shot_refuses_latents_of_other_models(vae, shape):
+    with pytest.raises(ValueError, match=r"^samples: this latent has the shape \[1, "):
+        decode.DecodeShot.execute({"samples": torch.zeros(shape)}, vae)

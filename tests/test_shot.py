@@ -313,8 +313,9 @@ def test_otherwise_the_shot_starts_from_the_background_alone(danced, dance, othe
 def test_encode_shot_strengthens_pose_and_character_by_guidance(vae):
     shot = make_shot(noise(13), noise(1), REFERENCE)
     positive, negative, latent = nodes.EncodeShot.execute(shot, vae, text(), text()).result
-    assert positive[0][1].keys() == {"other", "concat_latent_image", "aa_pose", "aa_reference"}
-    assert negative[0][1].keys() == {"other", "concat_latent_image"}
+    shared = {"other", "concat_latent_image", "image_latent_scale", "hooks"}
+    assert positive[0][1].keys() == shared | {"aa_pose", "aa_reference"}
+    assert negative[0][1].keys() == shared
     assert positive[0][1]["aa_reference"] is REFERENCE
     assert latent["samples"].shape == (1, 16, 4, 2, 4) and not latent["samples"].any()
 

@@ -179,8 +179,11 @@ class Family(nn.Module):
         """Velocity [B, 16, t, h, w]. All latents are in the model's scale; ``transformer_options`` build on options().
 
         noisy, background, pose: [B, 16, t, h, w]; timestep: [B]; character: [B, 16, 1, h', w']. A condition that is
-        None is left out as the graph leaves it out, and its network does not run.
+        None is left out as the graph leaves it out, and its network does not run. The background is brought to the
+        scale that the base was released with.
         """
+        base = checkpoint.Base.of(self.base)
+        background = background * (base.image_latent_scale / base.latent_format.scale_factor)
         plain = self.options()  # probes look at the base, not at its copies
         text = dit.no_text(self.base.patch_embed.text_proj.in_features, noisy.device, noisy.dtype)
         controls, keys = None, ()
