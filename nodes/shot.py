@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import node_helpers
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 import nodes
 
 from ..models import attach, clips, dit, latents
 from ..vision import drawing, drawn_pose
+from ..vision import mask as masks
 from ..vision.tracking import Identities
 from . import detection, sockets
 from .feedback import progress_of
@@ -31,10 +33,14 @@ def _report(shot: clips.Shot, background, mask, agreement: float | None) -> str:
         f"Character: {'from the reference' if shot.reference is not None else 'none connected'}",
     ]
     if mask is not None:
-        lines.append("Mask: not used, the background is one picture" if shot.mask is None else "Mask: blanked in grey")
+        lines.append("Mask: not used, the background is one picture" if shot.mask is None else _mask_report(shot.mask))
     if agreement is not None:
         lines.append(START[shot.start is not None].format(agreement, drawn_pose.ALIKE))
     return "\n".join(lines)
+
+
+def _mask_report(mask: Tensor) -> str:
+    return f"Mask: {mask.mean():.0%} of the video is blanked in gray"
 
 
 def _agreement(shot: clips.Shot) -> float:
@@ -44,6 +50,13 @@ def _agreement(shot: clips.Shot) -> float:
         return 0.0
     drawn = drawing.draw(found.followed.pose, shot.width, shot.height)
     return drawn_pose.overlap(drawn[0], shot.pose[0])
+
+
+def _in_blocks(mask: Tensor, block: int) -> Tensor:
+    """``mask`` [T, H, W] of a shot, whose outline scaling has softened and shown again, as blocks of ``block`` px."""
+    sides = (block, block) if block else masks.typical_block(mask)
+    progress = progress_of(len(mask))
+    return masks.shape_agnostic(mask, *sides, progress, steady=True)
 
 
 class Shot(io.ComfyNode):
@@ -97,6 +110,17 @@ class Shot(io.ComfyNode):
                     "a clip to go on from. It is used when somebody stands there as in the first pose; otherwise the "
                     "video starts from the background alone. Cropped as the background is.",
                 ),
+                io.Int.Input(
+                    "mask_block",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    optional=True,  # a prompt saved before it came still runs
+                    advanced=True,
+                    tooltip="Size in px, in the shot, of the blocks that hide the outline of the mask. 0: as large as "
+                    "the model was trained with on average. Larger ones leave a new character more room. 1: keep the "
+                    "outline as it is.",
+                ),
             ],
             outputs=[
                 sockets.Shot.Output("shot", tooltip="The shot, for Sample Shot or Encode Shot."),
@@ -107,11 +131,14 @@ class Shot(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, pose, background, reference=None, mask=None, width=0, height=0, length=0, start_pose=None, start=None
-    ) -> io.NodeOutput:
+        cls, pose, background, reference=None, mask=None, width=0, height=0, length=0, start_pose=None, start=None,
+        mask_block=0,
+    ) -> io.NodeOutput:  # fmt: skip
         single = sum(picture is not None for picture in (start_pose, start))
         progress = progress_of(single + len(pose) + len(background) + (0 if mask is None else len(mask)))
         shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress, start_pose, start)
+        if shot.mask is not None:
+            shot = replace(shot, mask=_in_blocks(shot.mask, mask_block))
         agreement = None
         if shot.start is not None:
             agreement = _agreement(shot)

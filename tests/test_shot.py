@@ -1,14 +1,18 @@
 """The Shot: putting it together, cutting it, encoding it."""
 
+import comfy.utils
+import numpy as np
 import pytest
 import torch
 import toys
 from animate_anywhere.models import clips, latents
 from animate_anywhere.models.clips import Shot, make_shot
 from animate_anywhere.models.reference import Reference
+from animate_anywhere.nodes import mask as mask_nodes
 from animate_anywhere.nodes import pose as pose_nodes
 from animate_anywhere.nodes import shot as nodes
 from animate_anywhere.vision import drawing
+from animate_anywhere.vision import mask as masks
 from animate_anywhere.vision.pose import PoseTrack
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -136,6 +140,65 @@ def test_bad_input_is_refused_by_name_before_any_frame_is_touched(monkeypatch, i
     monkeypatch.delattr(clips.comfy.utils, "common_upscale")
     with pytest.raises(ValueError, match=message):
         make_shot(**{"pose": noise(13), "background": noise(13), **inputs})
+
+
+# --- the mask, whose outline scaling would show again
+
+
+@pytest.fixture(scope="module")
+def dancer(dance):
+    """The outline of a real person: [4, 350, 350] of 0 and 1."""
+    with torch.inference_mode():
+        mask = mask_nodes.SegmentCharacter.execute(dance[::11][:4], feather=0).result[0]
+    return (mask > 0.5).float()
+
+
+def scaled(mask, width, height):
+    return (comfy.utils.common_upscale(mask[:, None], width, height, "bilinear", "center")[:, 0] > 0.5).float()
+
+
+def shot_mask(mask, width, height, **more):
+    """The mask of a shot of ``width``×``height`` px, from one on a video of another size."""
+    background = torch.zeros(1, 1, 1, 3).expand(*mask.shape, 3)
+    pose = torch.zeros(len(mask), height, width, 3)
+    return nodes.Shot.execute(pose, background, mask=mask, width=width, height=height, **more).result[0].mask
+
+
+def iou(one, other):
+    one, other = one > 0.5, other > 0.5
+    return float((one & other).sum() / (one | other).sum())
+
+
+@pytest.mark.parametrize("source", [480, 1080])
+@pytest.mark.parametrize("width", [128, 512])
+def test_a_shot_hides_the_outline_as_much_as_training_does_whatever_the_source(dancer, source, width):
+    """scripts/bench_masks.py has more sizes and clips."""
+    outline, rng = scaled(dancer, width, width), np.random.default_rng(0)
+    draws = (masks.shape_agnostic(outline, *masks.random_block(rng, outline), steady=True) for _ in range(200))
+    trained = np.mean([iou(outline, draw) for draw in draws])
+    blocks = mask_nodes.ShapeAgnosticMask.execute(scaled(dancer, source, source)).result[0]
+    assert iou(outline, shot_mask(blocks, width, width)) == pytest.approx(trained, abs=0.05)
+
+
+def test_a_mask_has_no_soft_rim_and_covers_the_person(dancer):
+    mask = shot_mask(dancer, 128, 128)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert (mask >= scaled(dancer, 128, 128)).float().mean() > 0.999  # another way to scale moves single pixels
+
+
+@pytest.mark.parametrize("source", [64, 480])
+def test_blocks_have_the_size_that_was_asked_for_in_pixels_of_the_shot(source):
+    """A dot becomes nothing larger than itself; the corners of a diagonal line show the blocks."""
+    line = torch.eye(source)[None].expand(2, -1, -1)
+    mask = shot_mask(masks.grow(line, source // 32), 160, 160, mask_block=20)
+    inside = mask[0, 1:-1, 1:-1]
+    edges = (inside.diff(dim=1) != 0).any(0).nonzero()[:, 0] + 2
+    assert len(set((edges % 20).tolist())) <= 2  # of the grid, and of the box around the line
+
+
+def test_a_block_of_one_pixel_keeps_the_outline(dancer):
+    mask = shot_mask(dancer, 352, 352, mask_block=1)
+    assert iou(mask, scaled(dancer, 352, 352)) > 0.97  # a line of pixels, by another way to scale
 
 
 # --- cutting

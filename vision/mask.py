@@ -14,6 +14,9 @@ INSIDE = 0.5
 BLOCK = 10  # px; "During inference, we set k_h = h/10 and k_w = w/10", Animate Anyone 2, section 3.2
 FEWEST_BLOCKS = 2  # a side in training: one block is a plain box
 FINEST_BLOCK = 5  # px: finer ones show the outline
+# typical_block(): px = TYPICAL_BLOCK_SCALE · extent^TYPICAL_BLOCK_EXPONENT. Fitted by scripts/bench_masks.py.
+TYPICAL_BLOCK_SCALE = 0.945
+TYPICAL_BLOCK_EXPONENT = 0.6
 
 Progress = Callable[[int], None]
 
@@ -118,13 +121,29 @@ def random_block(rng: np.random.Generator, mask: Tensor) -> tuple[int, int]:
     Animate Anyone 2, section 3.2, has "k_h ∈ (1, h), k_w ∈ (1, w)" and no distribution. Here the logarithm of the
     count is even, so that coarse grids come as often as fine ones, which an even count would hardly ever bring.
     """
-    boxes = [bounding_box((frame > INSIDE).cpu().numpy()) for frame in three_dimensions(mask)]
     sides = []
-    for axis in range(2):
-        extent = max(box[axis].stop - box[axis].start for box in boxes)
+    for extent in _largest_box(mask):
         count = FEWEST_BLOCKS * max(extent / FINEST_BLOCK / FEWEST_BLOCKS, 1) ** rng.random()
         sides.append(max(1, round(extent / count)))
     return sides[0], sides[1]
+
+
+def typical_block(mask: Tensor) -> tuple[int, int]:
+    """Height and width in px of blocks that hide as much as those of random_block() do on average, over the largest
+    box around the character in ``mask`` [T, H, W].
+
+    They are fitted to the IoU of blocks and outline of the people in three real clips, 128 to 1360 px wide.
+    """
+    sides = [TYPICAL_BLOCK_SCALE * extent**TYPICAL_BLOCK_EXPONENT for extent in _largest_box(mask)]
+    height, width = (max(1, round(side)) for side in sides)
+    return height, width
+
+
+def _largest_box(mask: Tensor) -> tuple[int, int]:
+    """Height and width in px, each the largest over the boxes of all frames of ``mask`` [T, H, W]."""
+    boxes = [bounding_box((frame > INSIDE).cpu().numpy()) for frame in three_dimensions(mask)]
+    height, width = (max(box[axis].stop - box[axis].start for box in boxes) for axis in range(2))
+    return height, width
 
 
 def _grid_lines(anchor: int, block: int, length: int) -> np.ndarray:
