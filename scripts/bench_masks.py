@@ -8,20 +8,15 @@ CLIP: videos or animated pictures of one person; without any, the dance clip of 
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 
+import demo
 import pack
 
 SOURCE_HEIGHTS = (480, 720, 1080)
 SHOT_WIDTHS = (128, 256, 512, 832, 1360)
 FRAMES_PER_CLIP = 4
 TRAINING_DRAWS = 200
-
-
-def dance_clip() -> Path:
-    package = importlib.util.find_spec("comfyui_workflow_templates_media_api").submodule_search_locations[0]
-    return next(Path(package).rglob("api_kling_omni_v2v-2.webp"))
 
 
 def read_frames(path: Path):
@@ -86,7 +81,7 @@ def measure(path: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", type=Path, metavar="CLIP")
-    clips = parser.parse_args().clips or [dance_clip()]
+    clips = parser.parse_args().clips or [demo.template(*demo.DANCE)]
     pack.load()
     import torch
 
