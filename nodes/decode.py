@@ -5,10 +5,11 @@ from comfy_api.latest import io
 
 from ..models import latents
 from . import sockets
+from .checked_node import CheckedNode
 from .feedback import progress_of
 
 
-class DecodeShot(io.ComfyNode):
+class DecodeShot(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

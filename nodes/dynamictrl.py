@@ -11,6 +11,7 @@ from ..models import dynamictrl
 from ..models.dit import TEXT_TOKENS
 from ..models.text import cut
 from . import sockets
+from .checked_node import CheckedNode
 from .feedback import progress_of
 
 FOLDER = "diffusion_models"
@@ -41,7 +42,9 @@ def path_of(checkpoint: str) -> Path:
     raise ValueError(f"checkpoint: there is no folder {checkpoint} in models/{FOLDER} any more. Choose another.")
 
 
-class LoadDynamiCtrl(io.ComfyNode):
+class LoadDynamiCtrl(CheckedNode):
+    FILE_INPUTS = ("checkpoint",)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -78,7 +81,7 @@ class LoadDynamiCtrl(io.ComfyNode):
         return io.NodeOutput(dynamictrl.load(path, PRECISIONS[weight_dtype], progress_of(files)))
 
 
-class EncodePrompt(io.ComfyNode):
+class EncodePrompt(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -113,7 +116,7 @@ class EncodePrompt(io.ComfyNode):
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens), report, ui=ui.PreviewText(report))
 
 
-class BlackOut(io.ComfyNode):
+class BlackOut(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -141,7 +144,6 @@ class BlackOut(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, mask, blank) -> io.NodeOutput:
-        sockets.check_frames(images)
         return io.NodeOutput(dynamictrl.black_out(images, mask, blank))
 
 

@@ -10,6 +10,7 @@ import nodes
 from ..models import fingerprint
 from ..vision import pose_file
 from . import sockets
+from .checked_node import CheckedNode
 
 ENDING = ".json"
 OUTPUT = " [output]"  # the host's mark for a file of the output folder
@@ -30,7 +31,7 @@ def _missing(file: str) -> str:
     return f"file: there is no {name} in the {kinds.get(folder, 'input')} folder."
 
 
-class SavePose(io.ComfyNode):
+class SavePose(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -73,7 +74,9 @@ class SavePose(io.ComfyNode):
         return io.NodeOutput(named, ui=ui.PreviewText(named))
 
 
-class LoadPose(io.ComfyNode):
+class LoadPose(CheckedNode):
+    FILE_INPUTS = ("file",)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "optional": True, "advanced": True}

@@ -15,6 +15,7 @@ from ..models import clips, fingerprint
 from ..models.windows import LAST_FRAME, Plan
 from . import film, sockets
 from . import shot as shots
+from .checked_node import CheckedNode
 from .long_shot import LongShot
 from .sampling import SAME, Sampling, plan_windows
 from .sampling_inputs import long_shot_inputs, report_outputs, sampling_inputs
@@ -61,7 +62,7 @@ def _inputs() -> list[io.Input]:
     ]
 
 
-class RenderShot(io.ComfyNode):
+class RenderShot(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -7,13 +7,14 @@ from ..models import dit, sampler
 from ..models.windows import LAST_FRAME
 from . import shot as shots
 from . import sockets
+from .checked_node import CheckedNode
 from .long_shot import LongShot
 from .sampling import SAME, Sampling, plan_windows
 from .sampling_inputs import long_shot_inputs, method_input, report_outputs, sampling_inputs, steps_input
 from .shot_report import ShotReport
 
 
-class Sampler(io.ComfyNode):
+class Sampler(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -32,7 +33,7 @@ class Sampler(io.ComfyNode):
         return io.NodeOutput(sampler.CogVideoXSampler(method))
 
 
-class Schedule(io.ComfyNode):
+class Schedule(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -64,7 +65,7 @@ class Schedule(io.ComfyNode):
         return io.NodeOutput(sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise))
 
 
-class SampleShot(io.ComfyNode):
+class SampleShot(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

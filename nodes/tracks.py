@@ -8,6 +8,7 @@ import nodes
 from ..vision import background_tracks
 from ..vision import tracks as points
 from . import preview, sockets
+from .checked_node import CheckedNode
 from .feedback import progress_of, ranges
 
 NOTICEABLE = 0.05  # px a frame, or about as much at the picture's edge: less is not told
@@ -79,7 +80,7 @@ def _report(found: background_tracks.Tracked, reseed: bool, placed: np.ndarray) 
     return "\n".join(lines)
 
 
-class TrackBackground(io.ComfyNode):
+class TrackBackground(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -145,17 +146,16 @@ class TrackBackground(io.ComfyNode):
         cls, images, points=background_tracks.DEFAULT, reseed=True, grow=background_tracks.GROW, mask=None,
         placed_points="",
     ) -> io.NodeOutput:  # fmt: skip
-        sockets.check_frames(images)
         placed = places_of(placed_points)
         pixels = placed * [images.shape[2], images.shape[1]] if len(placed) else None
         progress = progress_of(2 * len(images))
         found = background_tracks.track_background(images, mask, points, reseed, grow, progress, pixels)
-        report = _report(found, reseed, placed)
+        report = "\n".join([*sockets.mask_question(mask), _report(found, reseed, placed)])
         shown = {"aa_points": [preview.background_points(images, found, placed)]}
         return io.NodeOutput(found.tracks.to_host(), found.camera, report, ui=ui.PreviewText(report).as_dict() | shown)
 
 
-class DrawTracks(io.ComfyNode):
+class DrawTracks(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
