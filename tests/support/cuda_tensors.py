@@ -10,7 +10,6 @@ import threading
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
 
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 # Their CUDA kernels take one floating-point dtype; the CPU's do not always mind.
@@ -64,7 +63,10 @@ class CudaMode(TorchDispatchMode):
     """Lets factories make tensors on CUDA devices, and CPU tensors meet CudaTensors only where PyTorch allows it."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> object:
-        return _run(function, args, kwargs or {})
+        kwargs = kwargs or {}
+        if _names_cuda(args, kwargs) or any(isinstance(each, CudaTensor) for each in _tensors(args, kwargs)):
+            return _run(function, args, kwargs)
+        return function(*args, **kwargs)
 
 
 def _run(function, args: tuple, kwargs: dict) -> object:
@@ -72,17 +74,15 @@ def _run(function, args: tuple, kwargs: dict) -> object:
     if function is torch.ops.prim.device.default:
         return args[0].place if isinstance(args[0], CudaTensor) else args[0].device
     name = function._schema.name
-    if torch.is_inference_mode_enabled() and isinstance(function, torch._ops.OpOverload):
-        # Inference mode skips the decomposition into simple operations that autograd's kernels make.
-        if name not in ("aten::matmul", "aten::linear") and function._can_decompose():
-            with CudaMode():
-                done = function.decompose(*args, **kwargs)
-            if done is not NotImplemented:
-                return done
-    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
+    if _is_composite(function, name):
+        with CudaMode():
+            done = function.decompose(*args, **kwargs)
+        if done is not NotImplemented:
+            return done
+    tensors = _tensors(args, kwargs)
     on_cuda = [each for each in tensors if isinstance(each, CudaTensor)]
     if name == "aten::copy_":
-        function(*tree_map(_values, args), **kwargs)
+        function(*_values(args), **kwargs)
         return args[0]
     if name == "aten::pin_memory":
         return args[0]
@@ -91,18 +91,24 @@ def _run(function, args: tuple, kwargs: dict) -> object:
     plain = {key: _values(value) if key != "device" else CPU for key, value in kwargs.items()}
     if kwargs.get("device", CPU) is None:
         plain["device"] = None
-    made = function(*tree_map(_values, args), **plain)
-    if name == "aten::_local_scalar_dense":
-        return made
+    made = function(*_values(args), **plain)
     before = {id(each.values_on_cpu): each for each in on_cuda}  # what is changed in place stays the same tensor
-    return tree_map(lambda each: before.get(id(each)) if id(each) in before else _wrap(each, place), made)
+    if isinstance(made, list | tuple):
+        return type(made)(before.get(id(each), _wrap(each, place)) for each in made)
+    return before.get(id(made), _wrap(made, place))
+
+
+def _is_composite(function, name: str) -> bool:
+    """Whether inference mode has brought here what autograd would have taken apart into simple operations."""
+    if not torch.is_inference_mode_enabled() or not isinstance(function, torch._ops.OpOverload):
+        return False
+    return name not in ("aten::matmul", "aten::linear") and function._can_decompose()
 
 
 def _place_of_result(name: str, args: tuple, kwargs: dict, on_cuda: list) -> torch.device:
     asked = kwargs.get("device")
     if asked is not None:
-        asked = torch.device(asked)
-        return torch.device("cuda", asked.index or 0) if asked.type == "cuda" else asked
+        return _indexed(asked)
     if name == "aten::_to_copy" or name.endswith("_like") or name.startswith("aten::new_"):
         return args[0].place if isinstance(args[0], CudaTensor) else CPU
     return on_cuda[0].place if on_cuda else CPU
@@ -134,8 +140,31 @@ def _place(tensor: Tensor) -> torch.device:
     return tensor.place if isinstance(tensor, CudaTensor) else CPU
 
 
+def _indexed(device: object) -> torch.device:
+    device = torch.device(device)
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _names_cuda(args: tuple, kwargs: dict) -> bool:
+    devices = [each for each in (*args, kwargs.get("device")) if isinstance(each, torch.device)]
+    return any(each.type == "cuda" for each in devices)
+
+
+def _tensors(args: tuple, kwargs: dict) -> list[Tensor]:
+    """All tensors among the operands of an operation, which nest at most once."""
+    found = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += [each for each in value if isinstance(each, Tensor)]
+    return found
+
+
 def _values(value: object) -> object:
-    return value.values_on_cpu if isinstance(value, CudaTensor) else value
+    if isinstance(value, CudaTensor):
+        return value.values_on_cpu
+    return type(value)(map(_values, value)) if type(value) in (list, tuple) else value
 
 
 def _wrap(value: object, place: torch.device) -> object:
@@ -188,7 +217,7 @@ def _take_devices_in_constructors() -> None:
 
         return make_moved
 
-    as_tensor, real = torch.as_tensor, torch.Generator
+    as_tensor, real, load = torch.as_tensor, torch.Generator, torch.jit.load
     torch.tensor, torch.as_tensor = moved(torch.tensor), moved(as_tensor)
 
     class Generator(real):
@@ -201,3 +230,19 @@ def _take_devices_in_constructors() -> None:
             pass
 
     torch.Generator = Generator
+    torch.jit.load = lambda path, map_location=CPU: _Script(load(path), torch.device(map_location))
+
+
+class _Script(torch.nn.Module):
+    """A TorchScript network on a device: its interpreter only knows plain tensors."""
+
+    def __init__(self, network: torch.jit.ScriptModule, place: torch.device) -> None:
+        super().__init__()
+        self.network, self.place = network, place
+
+    def forward(self, pictures: Tensor) -> object:
+        if _place(pictures) != _indexed(self.place):
+            raise RuntimeError(f"a network on {self.place} was given a tensor on {_place(pictures)}")
+        with _disable_current_modes():
+            made = self.network(_values(pictures))
+        return tuple(_wrap(each, _indexed(self.place)) for each in (made if isinstance(made, tuple) else (made,)))
