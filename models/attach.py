@@ -55,11 +55,11 @@ def attach(
     _check_fit(model, adapter)
     patched = model.clone()
     before = patched.get_attachment(KEY) or Control(patched.get_model_object("extra_conds"))
-    control = _merge(before, adapter, pose_strength, reference_strength)
+    control = _merge(before, model, adapter, pose_strength, reference_strength)
     _install(patched, control)
     pose = pose_group_of(adapter)
     if pose is not None and pose_strength:
-        patched.set_additional_models(KEY, [getattr(adapter, pose)])
+        patched.set_additional_models(KEY, [control.pose])
     if adapter.background_motion is not None and background_motion_strength:
         background_motion.apply(patched, adapter.background_motion, background_motion_strength)
     return patched
@@ -113,7 +113,17 @@ def _check_fit(model: ModelPatcher, adapter: Adapter) -> None:
         )
 
 
-def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_strength: float) -> Control:
+def _beside(model: ModelPatcher, network: ModelPatcher) -> ModelPatcher:
+    """``network``, or one loaded again for the GPU of ``model`` where Select Model Device has chosen another one."""
+    device = model.load_device
+    if device.type == "cpu" or device == network.load_device or network.cached_patcher_init is None:
+        return network
+    return network.deepclone_multigpu(new_load_device=device)
+
+
+def _merge(
+    control: Control, model: ModelPatcher, adapter: Adapter, pose_strength: float, reference_strength: float
+) -> Control:
     pose_group = pose_group_of(adapter)
     there = {"reference": control.has_reference, "background_motion": control.has_background_motion}
     clashes = [control.pose_group] if pose_group and control.pose_group else []
@@ -121,7 +131,7 @@ def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_s
     if clashes:
         raise ValueError(f"model: it has a {clashes[0]} adapter already. Connect the model from before that adapter.")
     if pose_group is not None:
-        network = getattr(adapter, pose_group)
+        network = _beside(model, getattr(adapter, pose_group))
         joint_text = pose_group in JOINT_TEXT and pose_strength != 0
         control = replace(
             control, pose=network, pose_group=pose_group, pose_strength=pose_strength, joint_text=joint_text

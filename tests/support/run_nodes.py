@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
 from comfy_api.latest import Input  # noqa: E402
 
-from support import cuda_host, cuda_tensors, node_runs  # noqa: E402
+from support import cuda_host, cuda_tensors, multigpu_runs, node_runs  # noqa: E402
 
 TOTAL = 24e9  # bytes of each device
 
@@ -61,43 +61,44 @@ def differences(one: list[torch.Tensor], other: list[torch.Tensor]) -> dict[str,
     }
 
 
-def run_all(world: node_runs.World, names: list[str], results: dict, expected: dict) -> None:
+def run_all(world: node_runs.World, runs: dict, results: dict, expected: dict) -> None:
     """Fill in `results` for the kind of `world`; `expected`: the CPU's numbers, filled in by the first world."""
-    for name in names:
+    for name, run in runs.items():
         if world.kind == "mixed" and results[name]["gpu_only"].get("placed", 2) < 2:
             continue  # there is nothing to mix
         torch.manual_seed(0)
         world.turn = 0
         begun = time.perf_counter()
         try:
-            found = tensors_in(node_runs.RUNS[name](world))
+            found = tensors_in(run(world))
         except Exception as error:  # noqa: BLE001, whatever it is, it is the result
             frames = traceback.extract_tb(error.__traceback__)
             inside = [each for each in frames if "support" not in each.filename][-6:]
             places = " > ".join(f"{Path(each.filename).name}:{each.lineno}" for each in inside)
             results[name][world.kind] = {"error": f"{type(error).__name__}: {str(error)[:300]} ({places})"}
             continue
-        expected.setdefault(name, found)
-        results[name][world.kind] = differences(expected[name], found) | {
+        results[name][world.kind] = differences(expected.setdefault(name, found), found) | {
             "placed": world.turn, "numbers": sum(each.numel() for each in found), "seconds": time.perf_counter() - begun
         }  # fmt: skip
 
 
 def main(target: str, part: str = "") -> None:
-    names = [name for name in node_runs.RUNS if part in name]
-    results, expected, nodes = {name: {} for name in names}, {}, node_runs.load_nodes()
+    one, two = (
+        {name: run for name, run in runs.items() if part in name} for runs in (node_runs.RUNS, multigpu_runs.RUNS)
+    )
+    results, expected, nodes = {name: {} for name in one | two}, {}, node_runs.load_nodes()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         node_runs.set_up_files(Path(folder))
         first = node_runs.World("cpu", Path(folder), nodes)
-        run_all(first, names, results, expected)
+        run_all(first, one | two, results, expected)
         comfy.model_management.unload_all_models()
         cuda_tensors.install()
-        for kind in node_runs.EVERY_DEVICE[1:]:
-            args.gpu_only = kind != "normal"
-            cuda_host.install(1, TOTAL, lambda _: 1e9, half=False)
+        for kind, runs in {"normal": one, "gpu_only": one, "mixed": one, "two": two}.items():
+            args.gpu_only = kind in ("gpu_only", "mixed")
+            cuda_host.install(2 if runs is two else 1, TOTAL, lambda _: 1e9, half=False)
             with cuda_tensors.CudaMode():
-                run_all(node_runs.World(kind, Path(folder), nodes, first), names, results, expected)
+                run_all(node_runs.World(kind, Path(folder), nodes, first), runs, results, expected)
     Path(target).write_text(json.dumps({"called": sorted(first.called), "runs": results}, indent=1))
 
 
