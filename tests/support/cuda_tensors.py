@@ -178,12 +178,12 @@ def install() -> None:
     torch.cuda._lazy_init = lambda: None
     torch._C._ensureCUDADeviceGuardSet()
     torch.backends.cudnn.enabled = False
-    torch.nn.Module._apply = _apply
+    torch.nn.Module._apply = apply_to_module
     _enter_mode_in_threads()
     _take_devices_in_constructors()
 
 
-def _apply(self: torch.nn.Module, change, recurse: bool = True) -> torch.nn.Module:
+def apply_to_module(self: torch.nn.Module, change, recurse: bool = True) -> torch.nn.Module:
     """torch.nn.Module._apply with new parameters, as a subclass of Tensor cannot become the data of a plain one."""
     if recurse:
         for child in self.children():
