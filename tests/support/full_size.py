@@ -2,8 +2,8 @@
 
     $(python3 scripts/host.py --python) tests/support/full_size.py [--quick RESULTS.json]
 
-prints a line for each case. --quick, for the tests: 4 blocks of 42 and 13 frames, for all blocks and frames are alike
-in devices and dtypes; a tenth of the time. Weights have the published shapes and no values; a process of
+prints a line for each case. --quick, for the tests: 4 blocks of 42 and 5 frames, for all blocks and frames are alike
+in devices and dtypes. Weights have the published shapes and no values; a process of
 its own, because it changes torch and the host for good.
 """
 
@@ -26,7 +26,7 @@ import comfy.model_management  # noqa: E402, after the pack, which sets the host
 import comfy.sample  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
-from animate_anywhere.models import attach, checkpoint, clips, latents, sampler, windows  # noqa: E402
+from animate_anywhere.models import attach, background_motion, checkpoint, clips, latents, sampler, windows  # noqa: E402
 from animate_anywhere.nodes import shot as shots  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel  # noqa: E402
@@ -48,7 +48,7 @@ class Size:
 
 
 WHOLE = Size(windows.trained_length(BASE.heads), BASE)
-QUICK = Size(13, replace(BASE, blocks=4))
+QUICK = Size(latents.SHORTEST, replace(BASE, blocks=4))
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,13 @@ def adapter(size: Size, groups: tuple[str, ...]) -> checkpoint.Adapter:
             shapes = makers[group](size.base, device="meta", operations=torch.nn).state_dict()
             parts[group] = checkpoint.patcher("fake.safetensors", group, size.base, empty(shapes, torch.bfloat16))
         else:
-            names = [
-                f"diffusion_model.blocks.{i}.{layer}" for i in range(size.base.blocks) for layer in ("q", "k", "v")
-            ]
-            names += [f"diffusion_model.blocks.{i}.attn_out" for i in range(size.base.blocks)]
-            sizes = {"lora_A": (RANK, BASE.width), "lora_B": (BASE.width, RANK)}
+            blocks, layers = range(size.base.blocks), background_motion.ATTENTION
+            names = [f"diffusion_model.blocks.{i}.{layer}" for i in blocks for layer in layers]
+            sides = {"lora_A": (RANK, BASE.width), "lora_B": (BASE.width, RANK)}
             parts[group] = {
-                f"{name}.{side}.weight": torch.empty(size, dtype=torch.bfloat16)
+                f"{name}.{side}.weight": torch.empty(shape, dtype=torch.bfloat16)
                 for name in names
-                for side, size in sizes.items()
+                for side, shape in sides.items()
             }
     return checkpoint.Adapter(checkpoint.Header(size.base, {group: {} for group in groups}), **parts)
 
@@ -162,7 +160,9 @@ def sample(model: object, sigmas: torch.Tensor, positive: list, negative: list, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", metavar="RESULTS.json", type=Path, help="a tenth of the work, into a file")
+    parser.add_argument(
+        "--quick", metavar="RESULTS.json", type=Path, help="less of it, into a file"
+    )
     target = parser.parse_args().quick
     size = QUICK if target else WHOLE
     fake_cuda.install()
