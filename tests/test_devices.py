@@ -1,4 +1,4 @@
-"""Every node on make-believe CUDA devices, with weights and with pictures on them: no fault, and the CPU's numbers.
+"""Every node on make-believe CUDA devices, with weights and with pictures on them: the CPU's numbers, and no fault.
 
 tests/support/run_nodes.py runs them, in a process of its own. docs/devices.md says what this shows and what not.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import contract
 import pack
 import pytest
-from support import node_runs
+from support import multigpu_runs, node_runs
 
 # The make-believe device computes with the CPU's kernels, in other groups of operations: the order of sums differs.
 SAME = 1e-5  # of the largest number
@@ -47,16 +47,31 @@ def test_every_node_is_executed(results, nodes):
     assert set(results["called"]) == nodes
 
 
+def check(name, results, *kinds):
+    found = results["runs"][name]
+    assert "error" not in found["cpu"], found["cpu"]
+    for kind in kinds:
+        assert "error" not in found[kind], f"{kind}: {found[kind]['error']}"
+        assert found[kind]["numbers"] > 0
+        if name.startswith(FOLLOWS):
+            assert found[kind]["mean"] < SAME_ON_AVERAGE
+        else:
+            assert found[kind]["largest"] < SAME
+
+
 @pytest.mark.parametrize("name", node_runs.RUNS)
-@pytest.mark.parametrize("kind", node_runs.EVERY_DEVICE[1:])
-def test_a_node_gives_on_a_device_what_it_gives_on_the_cpu(results, name, kind):
-    assert "error" not in results["runs"][name]["cpu"], results["runs"][name]["cpu"]
-    if kind not in results["runs"][name]:
-        pytest.skip("one tensor alone does not mix")
-    found = results["runs"][name][kind]
-    assert "error" not in found, found["error"]
-    assert found["numbers"] > 0
-    if name.startswith(FOLLOWS):
-        assert found["mean"] < SAME_ON_AVERAGE
-    else:
-        assert found["largest"] < SAME
+def test_a_node_gives_on_a_device_what_it_gives_on_the_cpu(results, name):
+    check(name, results, "normal", "gpu_only", *({"mixed"} & set(results["runs"][name])))
+
+
+@pytest.mark.parametrize("name", multigpu_runs.RUNS)
+def test_two_devices_give_what_the_cpu_gives(results, name):
+    check(name, results, "two")
+
+
+def test_the_table_has_every_node_and_its_runs(nodes):
+    rows = re.findall(r"^\| `(AA_\w+)` \| \w+ \| ([^|]+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [node for node, _ in rows] == sorted(nodes, key=[node for node, _ in rows].index)
+    for node, told in rows:
+        runs = [name.partition("/")[2] or "plain" for name in node_runs.RUNS if node in re.findall(r"AA_\w+", name)]
+        assert told == ", ".join(runs), node

@@ -160,9 +160,7 @@ def sample(model: object, sigmas: torch.Tensor, positive: list, negative: list, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", metavar="RESULTS.json", type=Path, help="less of it, into a file"
-    )
+    parser.add_argument("--quick", metavar="RESULTS.json", type=Path, help="less of it, into a file")
     target = parser.parse_args().quick
     size = QUICK if target else WHOLE
     fake_cuda.install()
