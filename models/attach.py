@@ -13,18 +13,19 @@ import torch
 from comfy.hooks import HookGroup, TransformerOptionsHook, set_hooks_for_conditioning
 from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP, merge_nested_dicts
+from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP, merge_nested_dicts
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from . import background_motion, context_windows, dit, sampler
+from . import background_motion, checkpoint, context_windows, dit, sampler
 from .checkpoint import JOINT_TEXT, POSE_GROUPS, Adapter, Base
-from .reference import Reference
+from .reference import Reference, ReferenceOnDevices
 
 KEY = "animate_anywhere"
 # In CONDITIONING: the model is to scale the latents of the start picture, because Encode Shot did not know it.
 SCALE_KEY = "image_latent_scale"
 AUTO_SCALE = "auto"
+POSE_NETWORK = f"{KEY}_pose_network"  # in transformer_options: the one on the device of the call
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Control:
     """What is attached to a MODEL so far."""
 
     extra_conds: Callable[..., dict]  # the model's own
-    pose: dit.PoseNetwork | None = None
+    pose: ModelPatcher | None = None  # of a dit.PoseNetwork
     pose_group: str | None = None  # of checkpoint.POSE_GROUPS
     pose_strength: float = 1.0
     joint_text: bool = False  # trained with picture and pose always there: guidance takes away the text alone
@@ -61,20 +62,40 @@ def attach(
     _check_fit(model, adapter)
     patched = model.clone()
     before = patched.get_attachment(KEY) or Control(patched.get_model_object("extra_conds"))
-    control = _merge(before, adapter, pose_strength, reference_strength)
-    patched.set_attachments(KEY, control)
-    patched.add_object_patch("extra_conds", _extra_conds(patched, control))
-    patched.add_object_patch("resize_cond_for_context_window", context_windows.resize)
-    patched.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
-    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _forward(control))
-    patched.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, KEY)
-    patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sampler.require_cogvideox_sampler)
+    control = _merge(before, model, adapter, pose_strength, reference_strength)
+    _install(patched, control)
     pose = pose_group_of(adapter)
     if pose is not None and pose_strength:
-        patched.set_additional_models(KEY, [getattr(adapter, pose)])
+        patched.set_additional_models(KEY, [control.pose])
     if adapter.background_motion is not None and background_motion_strength:
         background_motion.apply(patched, adapter.background_motion, background_motion_strength)
     return patched
+
+
+def _install(patched: ModelPatcher, control: Control) -> None:
+    """Put ``control`` on ``patched``, in place of what was there."""
+    patched.set_attachments(KEY, control)
+    patched.add_object_patch("extra_conds", _extra_conds(patched, control))
+    patched.add_object_patch("resize_cond_for_context_window", context_windows.resize)
+    for kind, wrapper in (
+        (WrappersMP.APPLY_MODEL, _choose_pose_network(control)),
+        (WrappersMP.DIFFUSION_MODEL, _forward(control)),
+        (WrappersMP.SAMPLER_SAMPLE, sampler.require_cogvideox_sampler),
+    ):
+        patched.remove_wrappers_with_key(kind, KEY)
+        patched.add_wrapper_with_key(kind, KEY, wrapper)
+    patched.remove_callbacks_with_key(CallbacksMP.ON_DEEPCLONE_MULTIGPU, KEY)
+    patched.add_callback_with_key(CallbacksMP.ON_DEEPCLONE_MULTIGPU, KEY, _install_on_clone)
+
+
+def _install_on_clone(source: ModelPatcher, clone: ModelPatcher) -> None:
+    """Let ``clone``, which the host has loaded anew for another device, hold nothing of the model of ``source``."""
+    control = clone.get_attachment(KEY)
+    if getattr(control.extra_conds, "__self__", None) is source.model:
+        control = replace(control, extra_conds=control.extra_conds.__func__.__get__(clone.model))
+    for pose in clone.get_additional_models_with_key(KEY):
+        control = replace(control, pose=pose)
+    _install(clone, control)
 
 
 def pose_group_of(adapter: Adapter) -> str | None:
@@ -115,7 +136,17 @@ def _check_fit(model: ModelPatcher, adapter: Adapter) -> None:
         )
 
 
-def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_strength: float) -> Control:
+def _beside(model: ModelPatcher, network: ModelPatcher) -> ModelPatcher:
+    """``network``, or one loaded again for the GPU of ``model`` where Select Model Device has chosen another one."""
+    device = model.load_device
+    if device.type == "cpu" or device == network.load_device or network.cached_patcher_init is None:
+        return network
+    return network.deepclone_multigpu(new_load_device=device)
+
+
+def _merge(
+    control: Control, model: ModelPatcher, adapter: Adapter, pose_strength: float, reference_strength: float
+) -> Control:
     pose_group = pose_group_of(adapter)
     there = {"reference": control.has_reference, "background_motion": control.has_background_motion}
     clashes = [control.pose_group] if pose_group and control.pose_group else []
@@ -123,7 +154,7 @@ def _merge(control: Control, adapter: Adapter, pose_strength: float, reference_s
     if clashes:
         raise ValueError(f"model: it has a {clashes[0]} adapter already. Connect the model from before that adapter.")
     if pose_group is not None:
-        network = getattr(adapter, pose_group).model
+        network = _beside(model, getattr(adapter, pose_group))
         joint_text = pose_group in JOINT_TEXT and pose_strength != 0
         control = replace(
             control, pose=network, pose_group=pose_group, pose_strength=pose_strength, joint_text=joint_text
@@ -164,7 +195,8 @@ def _extra_conds(model: ModelPatcher, control: Control) -> Callable[..., dict]:
             out["aa_pose"] = comfy.conds.CONDNoiseShape(core.process_latent_in(pose.to(device)))
         if reference is not None and control.reference_strength:
             # Moved once here, so that it stays on the device for the whole run and leaves with it.
-            out["aa_reference"] = comfy.conds.CONDConstant(reference.to(device, core.get_dtype_inference()))
+            moved = reference.to(device, core.get_dtype_inference())
+            out["aa_reference"] = comfy.conds.CONDConstant(ReferenceOnDevices(moved.states, moved.grid))
         return out
 
     return extra_conds
@@ -251,6 +283,21 @@ def _check_pose(pose: Tensor, noise: Tensor) -> None:
         )
 
 
+def _choose_pose_network(control: Control) -> Callable:
+    """The wrapper around BaseModel.apply_model. On several GPUs the host calls the first device's wrappers for all of
+    them, and only the model that it calls knows the pose network on its own device."""
+
+    def wrapper(executor: WrapperExecutor, x, t, concat, context, controlnet, transformer_options, **kwargs) -> Tensor:
+        patcher = executor.class_obj.current_patcher
+        there = [] if patcher is None or control.pose is None else patcher.get_additional_models_with_key(KEY)
+        own = [each for each in there if each.clone_base_uuid == control.pose.clone_base_uuid]
+        if own:
+            transformer_options = {**transformer_options, POSE_NETWORK: own[0].model}
+        return executor(x, t, concat, context, controlnet, transformer_options, **kwargs)
+
+    return wrapper
+
+
 def _forward(control: Control) -> Callable:
     """The wrapper around the transformer's forward. It takes the place of the innermost call only, so that other
     wrappers (EasyCache, for one) go on working whichever was added first."""
@@ -265,9 +312,10 @@ def _forward(control: Control) -> Callable:
             controls, keys = None, ()
             if aa_pose is not None:
                 pose = aa_pose.to(x)
+                follower: dit.PoseNetwork = options.get(POSE_NETWORK, control.pose.model)
 
                 def controls(tokens: dit.Tokens):
-                    return control.pose.controls(network, tokens, pose, control.pose_strength, options)
+                    return follower.controls(network, tokens, pose, control.pose_strength, options)
 
             if aa_reference is not None:
                 keys = aa_reference.to(x.device, x.dtype).keys_for(network, control.reference_strength)
@@ -294,7 +342,7 @@ def encode_reference(adapter: Adapter, latent: Tensor) -> Reference:
     patcher = adapter.reference
     comfy.model_management.load_models_gpu([patcher])
     device = patcher.load_device
-    dtype = patcher.model.dtype
+    dtype = checkpoint.compute_dtype(patcher.model.dtype, device)
     scaled = adapter.header.base.latent_format.process_in(latent.float())
     with torch.no_grad():
         reference = patcher.model(scaled.to(device, dtype))

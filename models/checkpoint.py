@@ -33,6 +33,7 @@ FAMILY = "cogvideox1.5-i2v"
 HEADS_OF_5B = 48  # by which the host, too, knows the latents of the 5B models
 IMAGE_LATENT_SCALE = "image_latent_scale"  # in the header, under ``training``
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+PRECISIONS = [torch.bfloat16, torch.float16, torch.float32]  # that networks compute in, the preferred one first
 CONTROLLED = 3 / 7  # of the base's blocks have a counterpart in ControlNet and ReferenceNet: 18 of 42 (section III-B)
 
 
@@ -243,18 +244,36 @@ def load(path: str | Path) -> Adapter:
     header, groups = read(path)
     parts = {}
     for name, state in groups.items():
-        parts[name] = patcher(Path(path).name, name, header.base, state) if name in NETWORKS else state
+        parts[name] = state
+        if name in NETWORKS:
+            parts[name] = patcher(Path(path).name, name, header.base, state)
+            parts[name].cached_patcher_init = (load_group, (path, name))
     return Adapter(header, **parts)
 
 
-def patcher(file: str, group: str, base: Base, state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
-    """The network of ``group`` with the weights ``state`` from ``file``, under the host's memory management."""
+def load_group(path: str | Path, group: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The network of ``group`` alone: for the host's MultiGPU nodes, which load a model once more for each device."""
+    header, groups = read(path)
+    return patcher(Path(path).name, group, header.base, groups[group], disable_dynamic)
+
+
+def compute_dtype(weight_dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What a network whose weights are stored in ``weight_dtype`` (fp8, for one) computes in on ``device``."""
+    return comfy.model_management.unet_manual_cast(weight_dtype, device, PRECISIONS) or weight_dtype
+
+
+def patcher(
+    file: str, group: str, base: Base, state: dict[str, Tensor], disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The network of ``group`` with the weights ``state`` from ``file``, under the host's memory management.
+
+    disable_dynamic: without the host's dynamic VRAM, as its own loaders have it.
+    """
     stored = next(iter(state.values())).dtype
+    device = comfy.model_management.get_torch_device()
     # The host's own choice for a diffusion model, so that base and adapter compute alike.
     dtype = comfy.model_management.unet_dtype(
-        model_params=sum(value.numel() for value in state.values()),
-        supported_dtypes=[torch.bfloat16, torch.float16, torch.float32],
-        weight_dtype=stored,
+        model_params=sum(value.numel() for value in state.values()), supported_dtypes=PRECISIONS, weight_dtype=stored
     )
     network = NETWORKS[group](base, state, device="meta", dtype=dtype, operations=comfy.ops.manual_cast)
     try:
@@ -262,9 +281,13 @@ def patcher(file: str, group: str, base: Base, state: dict[str, Tensor]) -> comf
     except RuntimeError as error:
         raise ValueError(f"adapter: group {group} of {file} does not fit its header ({base}): {error}") from error
     network.to(dtype).eval().requires_grad_(False)
-    return comfy.model_patcher.CoreModelPatcher(
+    if isinstance(network, ReferenceNet):
+        # The host casts the input of a patch embedding to the dtype of its weights, and fp8 only stores.
+        network.patch_embed.to(compute_dtype(dtype, device))
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    return kind(
         network,
-        load_device=comfy.model_management.get_torch_device(),
+        load_device=device,
         offload_device=comfy.model_management.unet_offload_device(),
     )
 

@@ -119,7 +119,7 @@ def make_shot(
 
     def fit(frames: Tensor, method: str, most: int = length) -> Tensor:
         nonlocal done
-        start, frames = done, frames[:most]
+        start, frames = done, frames[:most].to(pose)  # all of a shot on one device
         done += len(frames)
         fitted = _fit(frames, width, height, method, progress and (lambda count: progress(start + count)))
         if progress is not None:
@@ -251,7 +251,7 @@ def encode(shot: Shot, vae, progress: Progress | None = None) -> Encoded:
     latents.check_length(shot.length)
     background = blank(shot.background, shot.mask)
     if shot.start is not None:
-        background = torch.cat([shot.start, background[1:]])
+        background = torch.cat([shot.start.to(background), background[1:]])
     background = latents.encode_frames(vae, background)
     if not shot.has_environment:
         background = latents.first_frame_only(background, latents.latent_frames(shot.length))

@@ -22,6 +22,7 @@ from comfy.ldm.cogvideo.model import (
 )
 from comfy.ldm.common_dit import pad_to_patch_size
 from comfy.model_base import CogVideoX
+from comfy.model_management import FLOAT8_TYPES
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -83,6 +84,14 @@ def check_base(model) -> None:
         raise ValueError(
             f"model: this is a {type(model.model).__name__} model. AnimateAnywhere needs CogVideoX1.5-5B-I2V "
             "(or aa_tiny_base), loaded with Load Diffusion Model."
+        )
+    stored = {layer.weight.dtype for layer in (network.patch_embed.proj, network.patch_embed.text_proj)}
+    if stored & set(FLOAT8_TYPES):
+        # The host gives these layers their own precision, but dynamic VRAM takes the file's, and their input with it.
+        raise ValueError(
+            "model: its file stores the patch embedding in fp8, and with dynamic VRAM ComfyUI would compute it in fp8, "
+            "which no device can. Load the bf16 file with weight_dtype fp8_e4m3fn, or start ComfyUI with "
+            "--disable-dynamic-vram."
         )
     if network.patch_size_t != PATCH:
         raise ValueError(

@@ -41,7 +41,9 @@ def load(path: Path, model_options: dict | None = None, progress: Progress | Non
     base = check(found)
     model = load_base(path, model_options, progress=progress)
     dit.check_base(model)
-    return attach.attach(model, pada_ln(found, base))
+    adapter = pada_ln(found, base)
+    adapter.pada_ln.cached_patcher_init = (load_pada_ln, (Path(path),))
+    return attach.attach(model, adapter)
 
 
 def check(found: Shards) -> Base:
@@ -153,7 +155,13 @@ def _placeholders(found: Shards, there: Container[str]) -> dict[str, Tensor]:
     }
 
 
-def pada_ln(found: Shards, base: Base) -> Adapter:
+def load_pada_ln(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
+    """The PadaLN of the model at ``path`` alone: for the host's MultiGPU nodes."""
+    found = shards.read(path)
+    return pada_ln(found, check(found), disable_dynamic).pada_ln
+
+
+def pada_ln(found: Shards, base: Base, disable_dynamic: bool = False) -> Adapter:
     """The PadaLN of ``found`` as an adapter for ``base``."""
     state = {}
     for path in found.paths:
@@ -166,7 +174,7 @@ def pada_ln(found: Shards, base: Base) -> Adapter:
     sizes = {"tensors": len(state), "parameters": sum(value.numel() for value in state.values())}
     training = {"stage": "DynamiCtrl", "file": found.name, checkpoint.IMAGE_LATENT_SCALE: RELEASED_IMAGE_LATENT_SCALE}
     header = Header(base, {"pada_ln": sizes}, training, "see the model's page")
-    return Adapter(header, pada_ln=checkpoint.patcher(found.name, "pada_ln", base, state))
+    return Adapter(header, pada_ln=checkpoint.patcher(found.name, "pada_ln", base, state, disable_dynamic))
 
 
 def black_out(picture: Tensor, mask: Tensor, what: str) -> Tensor:

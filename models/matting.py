@@ -37,7 +37,7 @@ class VitMatte:
             unknown = (alpha > 0) & (alpha < 1)
             if unknown.any():
                 box = _box_around(unknown)
-                found = self._alpha(frame[box][..., :3].float(), alpha[box], device)
+                found = self._alpha(frame[box][..., :3].to(alpha), alpha[box], device)
                 alpha[box] = torch.where(unknown[box], found, alpha[box])
             if progress is not None:
                 progress(index + 1)

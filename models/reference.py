@@ -5,7 +5,7 @@ state before its block i is offered to base block i as extra keys and values.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import comfy.utils
 import torch
@@ -31,14 +31,27 @@ class Reference:
     def width(self) -> int:
         return self.states[0].shape[-1]
 
-    def to(self, device, dtype) -> "Reference":
-        return Reference(tuple(state.to(device, dtype) for state in self.states), self.grid)
+    def to(self, device, dtype=None) -> "Reference":
+        return Reference(tuple(state.to(device, dtype or state.dtype) for state in self.states), self.grid)
 
     def keys_for(self, model: nn.Module, strength: float) -> list[dit.ExtraKeys]:
         """What base block 0, 1, … is to attend to as well. The character stands one token frame before the clip."""
         before = torch.tensor([-1], device=self.states[0].device)
         rope = dit.rope_at(model, before, *self.grid)
         return [dit.ExtraKeys(state, rope, strength) for state in self.states]
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceOnDevices(Reference):
+    """A reference for one run: MultiGPU asks for it on each of its devices in every step, and it is moved once."""
+
+    copies: dict[tuple, Reference] = field(default_factory=dict)
+
+    def to(self, device, dtype=None) -> Reference:
+        key = (torch.device(device), dtype)
+        if key not in self.copies:
+            self.copies[key] = super().to(device, dtype)
+        return self.copies[key]
 
 
 class ReferenceNet(CogVideoXTransformer3DModel):

@@ -142,7 +142,8 @@ class _Frames:
     def __getitem__(self, index: int) -> Tensor:
         picture = self.frames[index, ..., :3].float().movedim(-1, 0)[None]
         picture = F.interpolate(picture, (self.size, self.size), mode="bilinear", antialias=True)[0]
-        return (picture - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+        mean, std = (torch.tensor(values, device=picture.device)[:, None, None] for values in (MEAN, STD))
+        return (picture - mean) / std
 
 
 class _Memory:

@@ -164,6 +164,6 @@ def _hidden(part: Shot, place: int) -> np.ndarray | None:
     """Where the character is in frame ``place`` of ``part``, or what stands for it: [H, W] bool."""
     hidden = None if part.pose is None else drawn_pose.person(part.pose[place])
     if part.mask is not None:
-        masked = (part.mask[min(place, len(part.mask) - 1)] > 0.5).numpy()
+        masked = (part.mask[min(place, len(part.mask) - 1)] > 0.5).cpu().numpy()
         hidden = masked if hidden is None else hidden | masked
     return hidden

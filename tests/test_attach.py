@@ -9,6 +9,7 @@ import torch
 import toys
 from animate_anywhere.models import attach, checkpoint, dit
 from animate_anywhere.models.reference import Reference
+from comfy.cli_args import args
 from comfy.ldm.modules import attention
 
 FRAMES, HEIGHT, WIDTH = 2, 4, 8
@@ -178,6 +179,27 @@ def test_fp8_weights_work(adapter, pose, reference):
     output = velocity(attach.attach(quantised, adapter), **conditions).float()
     full = velocity(attach.attach(toys.cogvideox_patcher(), adapter), **conditions)
     assert 0 < (output - full).norm() < 0.1 * full.norm()
+
+
+def test_an_adapter_stored_in_fp8_reads_a_character(tmp_path, monkeypatch, model):
+    """--fp8_e4m3fn-unet: near what full precision reads (fp8 keeps 3 bits of mantissa), in the base's own dtype."""
+    path, latent = adapter_file(tmp_path, model), torch.randn(1, 16, 1, HEIGHT, WIDTH)
+    full = attach.encode_reference(checkpoint.load(path), latent).states
+    monkeypatch.setattr(args, "fp8_e4m3fn_unet", True)
+    stored = checkpoint.load(path)
+    assert stored.reference.model.blocks[0].q.weight.dtype == torch.float8_e4m3fn
+    for ours, expected in zip(attach.encode_reference(stored, latent).states, full, strict=True):
+        assert ours.dtype == expected.dtype
+        assert 0 < (ours - expected).norm() < 0.1 * expected.norm()
+
+
+def test_a_base_that_would_compute_in_fp8_is_refused(model, adapter):
+    """Dynamic VRAM assigns the weights of an fp8 file as they are, and the host casts the input to their dtype."""
+    network = model.model.diffusion_model
+    state = {key: value.to(torch.float8_e4m3fn) for key, value in network.state_dict().items()}
+    network.load_state_dict(state, assign=True)
+    with pytest.raises(ValueError, match="model: .*patch embedding in fp8, .*--disable-dynamic-vram"):
+        attach.attach(model, adapter)
 
 
 def test_two_files_with_different_groups_add_up(tmp_path, model, adapter, pose):

@@ -4,21 +4,13 @@ import pytest
 import torch
 from animate_anywhere.models import inpainter, matting
 from safetensors.torch import save_file
-from spandrel.architectures.LaMa import LaMa
-from toys import randomised
-from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting, VitMatteImageProcessor
+from support import toy_networks
+from transformers import VitMatteImageProcessor
 
 
 @pytest.fixture(scope="module")
 def toy():
-    backbone = VitDetConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=64, pretrain_image_size=32,
-        num_channels=4, window_size=2, window_block_indices=[0], residual_block_indices=[1], out_features=["stage2"],
-    )  # fmt: skip
-    config = VitMatteConfig(
-        backbone_config=backbone, hidden_size=16, convstream_hidden_sizes=[8, 8, 8], fusion_hidden_sizes=[16, 8, 8, 8]
-    )
-    return randomised(VitMatteForImageMatting(config), scale=1.0).eval()
+    return toy_networks.vitmatte()
 
 
 def scene(height=120, width=90):
@@ -80,21 +72,7 @@ def test_a_folder_loads_to_the_bit_and_another_is_named(toy, tmp_path):
 
 @pytest.fixture(scope="module")
 def lama(tmp_path_factory):
-    """The architecture has one size; its weights are random here."""
-    path = tmp_path_factory.mktemp("inpaint") / "lama.safetensors"
-    with torch.device("meta"):
-        shapes = LaMa(in_nc=4, out_nc=3).state_dict()
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        key: torch.zeros(value.shape, dtype=value.dtype)
-        if not value.is_floating_point()
-        else torch.ones(value.shape)
-        if key.endswith(("running_var", "weight")) and value.ndim == 1
-        else 0.02 * torch.randn(value.shape, generator=generator)
-        for key, value in shapes.items()
-    }
-    save_file(state, path)
-    return inpainter.load(path)
+    return inpainter.load(toy_networks.save_lama(tmp_path_factory.mktemp("inpaint") / "lama.safetensors"))
 
 
 def test_lama_fills_the_hole_and_leaves_the_rest(lama):

@@ -6,42 +6,9 @@ import pytest
 import torch
 from animate_anywhere.models import sam2
 from safetensors.torch import save_file
-from toys import randomised
+from support import toy_networks
 from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
-
-TOY = {
-    "image_size": 64,
-    "vision_config": {
-        "model_type": "sam2_vision_model",
-        "backbone_config": {
-            "model_type": "sam2_hiera_det_model",
-            "image_size": [64, 64],
-            "hidden_size": 8,
-            "blocks_per_stage": [1, 1, 2, 1],
-            "embed_dim_per_stage": [8, 16, 32, 64],
-            "num_attention_heads_per_stage": [1, 2, 4, 8],
-            "window_size_per_stage": [4, 4, 4, 2],
-            "global_attention_blocks": [3],
-        },
-        "backbone_channel_list": [64, 32, 16, 8],
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
-        "fpn_hidden_size": 128,
-    },
-    "prompt_encoder_config": {"hidden_size": 128, "image_size": 64},
-    "mask_decoder_config": {"hidden_size": 128, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
-    "memory_attention_hidden_size": 128,
-    "memory_attention_num_layers": 1,
-    "memory_attention_feed_forward_hidden_size": 32,
-    "memory_attention_rope_feat_sizes": [4, 4],
-    "memory_encoder_hidden_size": 128,
-    "memory_encoder_output_channels": 64,  # transformers takes no other, and less than the width
-    "mask_downsampler_embed_dim": 128,
-    "memory_fuser_embed_dim": 128,
-    "memory_fuser_intermediate_dim": 32,
-    "num_maskmem": 3,
-    "max_object_pointers_in_encoder": 4,
-}
 
 # transformers' names -> the names in Meta's files, read off the modules of facebookresearch/sam2.
 ORIGINAL = [
@@ -99,10 +66,7 @@ def original(state):
 
 @pytest.fixture(scope="module")
 def toy():
-    network = randomised(Sam2VideoModel(Sam2VideoConfig(**TOY)), scale=1.0).eval()
-    with torch.no_grad():
-        network.mask_decoder.pred_obj_score_head.proj_out.bias += 5  # it sees the thing in every frame
-    return network
+    return toy_networks.sam2()
 
 
 @pytest.fixture(scope="module")

@@ -1,47 +1,20 @@
 """Prompts: cut off before T5 reads them. The host's own tokenizer and classes, with a T5 of toy size."""
 
-from functools import partial
-
-import comfy.sd
-import comfy.sd1_clip
-import comfy.supported_models_base
-import comfy.text_encoders.cogvideo
-import comfy.text_encoders.t5
 import pytest
 import torch
-import toys
 from animate_anywhere.models import text
 from animate_anywhere.models.dit import TEXT_TOKENS
 from animate_anywhere.nodes import dynamictrl as nodes
+from support import toy_networks
 
 import nodes as stock
 
-CONFIG = {
-    "d_ff": 48, "d_kv": 8, "d_model": 24, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "num_heads": 3,
-    "model_type": "t5", "num_layers": 2, "vocab_size": 32128, "eos_token_id": 1, "pad_token_id": 0,
-}  # fmt: skip
 LONG = " ".join(f"word{i}" for i in range(300))  # more than one token each
-
-
-class ToyT5(comfy.sd1_clip.SDClipModel):
-    """comfy.text_encoders.sd3_clip.T5XXLModel, but for its size."""
-
-    def __init__(self, device="cpu", dtype=None, model_options={}) -> None:  # noqa: B006, as the host's
-        super().__init__(
-            device=device, dtype=torch.float32, textmodel_json_config=CONFIG, model_options=model_options,
-            special_tokens={"end": 1, "pad": 0}, model_class=comfy.text_encoders.t5.T5, layer="last",
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def clip():
-    target = comfy.supported_models_base.ClipTarget(
-        comfy.text_encoders.cogvideo.CogVideoXTokenizer,
-        partial(comfy.sd1_clip.SD1ClipModel, name="t5xxl", clip_model=ToyT5),
-    )
-    made = comfy.sd.CLIP(target)
-    toys.randomised(made.cond_stage_model, scale=2.0)
-    return made
+    return toy_networks.clip()
 
 
 def encoded(clip, prompt):

@@ -72,10 +72,10 @@ def draw_over(
     arrays = track.resized(width, height).arrays
     frames = images[..., :3].expand(len(track.keypoints), -1, -1, -1).clone()
     for index in range(len(frames)):
-        before = (frames[index] * 255).round().clamp(0, 255).byte().numpy()
+        before = (frames[index] * 255).round().clamp(0, 255).byte().cpu().numpy()
         canvas = before.copy()
         _paint(canvas, arrays, index, style)
-        change = torch.from_numpy(canvas.astype(np.float32) - before) * (opacity / 255)
+        change = torch.from_numpy(canvas.astype(np.float32) - before).to(frames) * (opacity / 255)
         frames[index] = torch.where(change != 0, (frames[index] + change).clamp(0, 1), frames[index])
         if progress:
             progress(index + 1)

@@ -13,7 +13,7 @@ ALIKE = 0.5  # share that two skeletons of one pose have in common, at least; tw
 
 def limbs(drawn: Tensor) -> np.ndarray:
     """Where ``drawn`` [H, W, 3], a skeleton on black, has a limb: [H, W] bool."""
-    return (drawn.amax(-1) > DARK).numpy()
+    return (drawn.amax(-1) > DARK).cpu().numpy()
 
 
 def person(drawn: Tensor) -> np.ndarray:
