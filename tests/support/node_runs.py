@@ -261,6 +261,11 @@ def encode_shot(world: World, **inputs) -> tuple:
     return world.node("EncodeShot", shot=world.shot(environment=True), **world.sampling, **inputs)
 
 
+def decode_shot(world: World) -> tuple:
+    *_, latent = encode_shot(world)
+    return world.node("DecodeShot", samples=latent, vae=world.vae)
+
+
 def custom_sampler(world: World, method: str) -> tuple:
     """Through the host's own SamplerCustom, as Encode Shot, CogVideoX Sampler and CogVideoX Schedule are meant."""
     positive, negative, latent = encode_shot(world)
@@ -333,6 +338,7 @@ RUNS: dict[str, Callable[[World], tuple]] = {
     "AA_Shot/start": shot_with_start,
     "AA_EncodeShot": encode_shot,
     "AA_EncodeShot/unscaled": partial(encode_shot, image_latent_scale="1.0"),
+    "AA_DecodeShot": decode_shot,
     "AA_Sampler+AA_Schedule": partial(custom_sampler, method="cogvideox_dpm"),
     "AA_SampleShot": sample_long,
     "AA_SampleShot/overlap": partial(sample_long, handover="overlap", window=13, overlap=1),
