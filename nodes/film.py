@@ -191,7 +191,8 @@ class Sound:
         while self.written < end:
             check()
             samples = self.waveform[:, self.written : min(end, self.written + self.rate)]
-            frame = av.AudioFrame.from_ndarray(samples.contiguous().numpy(), format="fltp", layout=self.layout)
+            packed = samples.T.reshape(1, -1).numpy()  # [1, samples × channels]: PyAV fails on 8 planes
+            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self.layout)
             frame.sample_rate, frame.pts, frame.time_base = self.rate, self.written, Fraction(1, self.rate)
             self.container.mux(self.stream.encode(frame))
             self.written += samples.shape[1]
