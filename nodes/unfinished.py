@@ -108,6 +108,7 @@ class Unfinished:
             why = f"Started afresh: {STATE} of the render before tells of other windows."
         elif state.is_whole:
             if self._size() == state.film:
+                self._clear_parts()
                 return state, "The film was there already, made from the same inputs; nothing was sampled."
             why = "Made again: the film was no longer as it had been finished."
         elif problem := self._problem(state, windows):
@@ -174,10 +175,7 @@ class Unfinished:
         """The whole film lies there, of ``size`` bytes; its parts are no longer needed."""
         state.film, state.is_whole = size, True
         self._write(state)
-        for path in self._leftovers():
-            if path.name != STATE:
-                with suppress(OSError):  # the film is whole; what is left of its parts is cleared when it is made again
-                    path.unlink()
+        self._clear_parts()
 
     def bytes_needed(self, state: State, frames: int, done: int, pixels: int, estimate: float, handover: int) -> float:
         """Bytes that the rest of ``frames``, of which ``done`` are done, takes on the disk: twice, as parts and in the
@@ -229,6 +227,13 @@ class Unfinished:
                 return f"{path.name} of the render before is damaged"
         return ""
 
+    def _clear_parts(self) -> None:
+        """Remove what a whole film no longer needs, as far as that is possible."""
+        for path in self._leftovers():
+            if path.name != STATE:
+                with suppress(OSError):
+                    path.unlink()
+
     def _leftovers(self) -> list[Path]:
         """All files in the folder but the lock; state.json last, so that what is moved before it is still known."""
         paths = [path for path in self.parts.iterdir() if path.is_file() and path.name != LOCK]
@@ -237,7 +242,10 @@ class Unfinished:
     def _set_aside(self) -> str:
         """Move films and parts of this name away, where there are any that show something; a sentence about it."""
         leftovers = self._leftovers()
-        pictures = {path.suffix for path in leftovers} & {kind.ending for kind in film.FORMATS.values()}
+        endings = {kind.ending for kind in film.FORMATS.values()}
+        pictures = [path for path in leftovers if path.suffix in endings]
+        if self.parts / STATE not in leftovers:  # the first window may have been at work when a render was killed
+            pictures = [path for path in pictures if path.stem != self.part(0).stem]
         if not pictures and not self._films(self.name):
             for path in leftovers:
                 path.unlink()
