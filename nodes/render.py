@@ -153,7 +153,9 @@ def _place(filename: object, format: str, width: int = 0, height: int = 0) -> Un
     """
     if format not in film.FORMATS:
         raise ValueError(f"format: {format!r} is not known. Choose one of {', '.join(film.FORMATS)}.")
-    return _place_of(save_names.expand_tokens(str(filename), width, height), filename, film.FORMATS[format])
+    if not isinstance(filename, str):
+        raise ValueError(f"filename: {filename!r} is not a file name. Give a name such as {FILENAME}.")
+    return _place_of(save_names.expand_tokens(filename, width, height), filename, film.FORMATS[format])
 
 
 def _place_of(expanded: str, filename: object, kind: film.Format) -> Unfinished:
@@ -168,13 +170,13 @@ def _place_of(expanded: str, filename: object, kind: film.Format) -> Unfinished:
     return Unfinished(path.parent, name, kind)
 
 
-def _begun_before(filename: object, format: str, shot: clips.Shot, inputs: dict[str, str]) -> Unfinished | None:
+def _begun_before(filename: str, format: str, shot: clips.Shot, inputs: dict[str, str]) -> Unfinished | None:
     """The latest unfinished film of the same ``inputs`` and of this name at any time; None without a time in it."""
-    if not save_names.has_time_token(str(filename)):
+    if not save_names.has_time_token(filename):
         return None
     kind, output = film.FORMATS[format], Path(folder_paths.get_output_directory())
     place = _place(filename, format, shot.width, shot.height)
-    pattern = save_names.pattern_of(str(filename).strip(), shot.width, shot.height).replace("\\", "/")
+    pattern = save_names.pattern_of(filename.strip(), shot.width, shot.height).replace("\\", "/")
     found = [place]
     for parts in output.glob(f"{pattern.removesuffix(kind.ending).rstrip('. ')}.parts"):
         name = parts.relative_to(output).as_posix().removesuffix(".parts")
