@@ -69,9 +69,14 @@ def rate(fps: float) -> Fraction:
 
 def encoding(format: str, fps: float, crf: float) -> Encoding:
     """How the inputs of a node say it. Raises ValueError, naming the input that is wrong."""
-    if format not in FORMATS:
-        raise ValueError(f"format: {format!r} is not known. Choose one of {', '.join(FORMATS)}.")
-    return Encoding(FORMATS[format], rate(fps), _checked("crf", crf, CRF_RANGE))
+    return Encoding(format_of(format), rate(fps), _checked("crf", crf, CRF_RANGE))
+
+
+def format_of(name: object) -> Format:
+    """The format of this ``name``. Raises ValueError, naming the input ``format``, where there is none."""
+    if not isinstance(name, str) or name not in FORMATS:
+        raise ValueError(f"format: {name!r} is not known. Choose one of {', '.join(FORMATS)}.")
+    return FORMATS[name]
 
 
 def _checked(name: str, value: object, limits: tuple[float, float]) -> float:

@@ -151,11 +151,10 @@ def _place(filename: object, format: str, width: int = 0, height: int = 0) -> Un
 
     width, height: px of the film, for the tokens in the name.
     """
-    if format not in film.FORMATS:
-        raise ValueError(f"format: {format!r} is not known. Choose one of {', '.join(film.FORMATS)}.")
+    kind = film.format_of(format)
     if not isinstance(filename, str):
         raise ValueError(f"filename: {filename!r} is not a file name. Give a name such as {FILENAME}.")
-    return _place_of(save_names.expand_tokens(filename, width, height), filename, film.FORMATS[format])
+    return _place_of(save_names.expand_tokens(filename, width, height), filename, kind)
 
 
 def _place_of(expanded: str, filename: object, kind: film.Format) -> Unfinished:
@@ -180,7 +179,8 @@ def _begun_before(filename: str, format: str, shot: clips.Shot, inputs: dict[str
     found = [place]
     for parts in output.glob(f"{pattern.removesuffix(kind.ending).rstrip('. ')}.parts"):
         name = parts.relative_to(output).as_posix().removesuffix(".parts")
-        found.append(_place_of(name, filename, kind))
+        with suppress(ValueError):  # a link that leads outside
+            found.append(_place_of(name, filename, kind))
     begun = [each for each in found if each.is_begun(inputs)]
     return max(begun, key=lambda each: each.parts.stat().st_mtime_ns, default=None)
 

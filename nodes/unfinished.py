@@ -63,7 +63,8 @@ class Unfinished:
                 "another name."
             ) from None
         try:
-            self._finish_move()
+            with self._moving():
+                self._finish_move()
             yield
         finally:
             lock.release()
@@ -88,8 +89,13 @@ class Unfinished:
     def find(self, inputs: Mapping[str, str], plan: Plan) -> tuple[State, str]:
         """What is done of the film that is made from ``inputs`` by ``plan``, and a sentence about it for the report.
 
-        What was made from others, or is damaged, moves away, to the first free name: "NAME (1)".
+        What was made from others, or is damaged, moves away, to the first free name: "NAME (1)". ValueError where it
+        cannot.
         """
+        with self._moving():
+            return self._find(inputs, plan)
+
+    def _find(self, inputs: Mapping[str, str], plan: Plan) -> tuple[State, str]:
         fresh = State(dict(inputs), asdict(plan))
         try:
             state = read_state(self.parts / STATE)
@@ -280,6 +286,16 @@ class Unfinished:
             moved.append(f"{free}{path.suffix}")
             path.rename(self.folder / moved[-1])
         return f"The older film is now {' and '.join(moved)}." if moved else ""
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(
+                f"filename: what an earlier render left of {self.name} in {self.folder} cannot be moved away "
+                f"({error.strerror}). Choose another name, or free that folder."
+            ) from error
 
     def _films(self, name: str) -> list[Path]:
         paths = [self.folder / f"{name}{kind.ending}" for kind in film.FORMATS.values()]

@@ -226,3 +226,14 @@ def test_the_room_for_handovers_is_asked_for(output):
     state = render_state.State({}, {})
     needed = [place.bytes_needed(state, 13, 0, 512, 0.06, size) for size in (0, 1000)]
     assert round(needed[1] - needed[0]) == 2 * 1000  # the next is written before the last one goes
+
+
+def test_an_older_film_that_cannot_be_moved_away_is_one_error(toy, output, monkeypatch):
+    run(toy, filename="shot")
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(unfinished.Path, "rename", refuse)
+    with pytest.raises(ValueError, match=r"^filename: what an earlier render left of shot .* \(No space left"):
+        run(toy, filename="shot", seed=6)
