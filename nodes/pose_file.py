@@ -1,7 +1,6 @@
 """Pose -> JSON file and back."""
 
 import os
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,38 +18,33 @@ ENDING = ".json"
 OUTPUT = " [output]"  # the host's mark for a file of the output folder
 PREFIX = "AnimateAnywhere/pose"
 # The list is made anew whenever a page asks for the nodes, and people keep tens of thousands of files in these folders.
-MAX_LISTED_ENTRIES = 5_000  # files and folders looked at in each
-INPUT_LEVELS = 2  # the input folder and the folders in it
+MAX_LISTED_ENTRIES = 4_000  # files and folders looked at in one folder
+MAX_LISTED_FOLDERS = 20  # folders in the input folder that are looked into
 
 
 def _files() -> list[str]:
     """JSON files of the input folder, then those where Save Pose writes by default, with the host's mark."""
-    output = Path(folder_paths.get_output_directory())
-    saved = output / Path(PREFIX).parent
-    inputs = _json_files(Path(folder_paths.get_input_directory()), INPUT_LEVELS)
-    return inputs + [f"{Path(PREFIX).parent}/{name}{OUTPUT}" for name in _json_files(saved, 1)]
+    inputs = _json_files(Path(folder_paths.get_input_directory()), MAX_LISTED_FOLDERS)
+    saved = Path(PREFIX).parent.as_posix()
+    outputs = _json_files(Path(folder_paths.get_output_directory(), saved), 0)
+    return inputs + [f"{saved}/{name}{OUTPUT}" for name in outputs]
 
 
-def _json_files(folder: Path, levels: int) -> list[str]:
-    """Names relative to ``folder`` of JSON files down to ``levels`` folders deep, sorted."""
-    found = islice(_entries(folder, levels), MAX_LISTED_ENTRIES)
-    root = os.path.join(folder, "")  # texts: as Path objects, thousands of names take a tenth of a second
-    names = [entry.path.removeprefix(root) for entry in found if entry.name.endswith(ENDING) and entry.is_file()]
-    return sorted(name.replace(os.sep, "/") for name in names)
-
-
-def _entries(folder: Path, levels: int) -> Iterator[os.DirEntry]:
-    inside = []
+def _json_files(folder: Path, max_folders: int) -> list[str]:
+    """Names relative to ``folder`` of JSON files in it and in at most ``max_folders`` folders in it, sorted."""
+    names, inside = [], []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                yield entry
-                if levels > 1 and entry.is_dir(follow_symlinks=False):
-                    inside.append(entry.path)
+            for entry in islice(entries, MAX_LISTED_ENTRIES):
+                if entry.name.endswith(ENDING):
+                    names += [entry.name] * entry.is_file()
+                elif len(inside) < max_folders and entry.is_dir(follow_symlinks=False):
+                    inside.append(entry.name)
     except OSError:  # not there yet, or not to be read
-        return
-    for path in inside:
-        yield from _entries(Path(path), levels - 1)
+        return []
+    for name in inside:
+        names += [f"{name}/{file}" for file in _json_files(folder / name, 0)]
+    return sorted(names)
 
 
 def _path(file: object) -> Path:
