@@ -179,9 +179,7 @@ def test_a_full_disk_leaves_the_older_costs(made, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(costs.Path, "write_text", fill)
-        with pytest.raises(
-            RuntimeError, match=r"^animate_anywhere_cost\.json: .* No space left .* about [0-9]+ KB"
-        ):
+        with pytest.raises(RuntimeError, match=r"^animate_anywhere_cost\.json: .* No space left .* about [0-9]+ KB"):
             costs._write({"other": GOOD})
     assert costs.find(made[0], SHOT, 1.0) is not None
     assert [path.name for path in tmp_path.iterdir()] == [costs.FILE]
