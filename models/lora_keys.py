@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .shards import diffusers_key, native_key
@@ -35,6 +36,8 @@ AROUND = (
 LAYER = re.compile(rf"blocks\.(\d+)\.(?:{'|'.join(map(re.escape, IN_BLOCK))})|(?:{'|'.join(map(re.escape, AROUND))})")
 METADATA = "lora_adapter_metadata"  # of diffusers, in the header of the file
 SHOWN_KEYS = 3
+HOST_METADATA = "lora_metadata"  # attachment of the host's, of the LoRA loaded last
+SEEN = "animate_anywhere patches"  # attachment of ours
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,30 @@ def read_config(path: Path) -> dict | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def check_effect(model: ModelPatcher) -> None:
+    """Raise ValueError where the LoRA that was loaded last changed nothing in ``model``.
+
+    The host's loaders only log that. It shows where the file has metadata, as those of diffusers have, and where no
+    other LoRA is loaded beside it.
+    """
+    metadata = model.get_attachment(HOST_METADATA)
+    seen, patches = model.get_attachment(SEEN) or (None, 0)
+    if metadata is not None and metadata is not seen and _count_patches(model) <= patches:
+        raise ValueError(
+            "model: the LoRA loaded into it changes nothing, because its keys are not those that ComfyUI knows of "
+            "CogVideoX. Convert the file with scripts/convert.py lora, or take Load LoRA away."
+        )
+
+
+def remember_patches(model: ModelPatcher) -> None:
+    """Note what ``model`` is patched with so far: check_effect() asks for more once another LoRA is loaded."""
+    model.set_attachments(SEEN, (model.get_attachment(HOST_METADATA), _count_patches(model)))
+
+
+def _count_patches(model: ModelPatcher) -> int:
+    return sum(map(len, model.patches.values()))
 
 
 def _split(key: str) -> tuple[str | None, str]:

@@ -222,3 +222,42 @@ def test_a_file_that_is_cut_off_is_one_error(tmp_path, matrices):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"^published\.safetensors is not a whole safetensors file"):
         convert.lora(path, tmp_path / "lora.safetensors")
+
+
+# --- one that has no effect is told
+
+
+@pytest.fixture(scope="module")
+def toy():
+    with torch.inference_mode():
+        return render_toys.make(5)
+
+
+def with_lora(model, state):
+    """As the host's Load LoRA does it."""
+    return comfy.sd.load_lora_for_models(model, None, state, 1.0, 0.0, lora_metadata={"format": "pt"})[0]
+
+
+NO_EFFECT = r"^model: the LoRA loaded into it changes nothing.* scripts/convert\.py lora"
+
+
+def test_a_lora_without_effect_is_told_when_the_adapter_is_applied(toy, matrices):
+    with pytest.raises(ValueError, match=NO_EFFECT):
+        attach.attach(with_lora(toys.cogvideox_patcher(), published(matrices)), toy.adapter)
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_a_lora_without_effect_is_told_before_sampling(toy, matrices):
+    with pytest.raises(ValueError, match=NO_EFFECT):
+        render_toys.sample(toy._replace(model=with_lora(toy.model, published(matrices))))
+
+
+@pytest.mark.usefixtures("no_gradients")
+@pytest.mark.parametrize("before", [False, True])
+def test_a_lora_with_effect_samples_on_both_sides_of_the_adapter(toy, matrices, before):
+    lora = lora_keys.convert(published(matrices)).tensors
+    if before:
+        model = attach.attach(with_lora(toys.cogvideox_patcher(), lora), toy.adapter)
+    else:
+        model = with_lora(toy.model, lora)
+    assert torch.isfinite(render_toys.sample(toy._replace(model=model))).all()
