@@ -17,7 +17,7 @@ from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP, me
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from . import background_motion, checkpoint, context_windows, dit, sampler
+from . import background_motion, checkpoint, context_windows, dit, lora_keys, sampler
 from .checkpoint import JOINT_TEXT, POSE_GROUPS, Adapter, Base
 from .reference import Reference, ReferenceOnDevices
 
@@ -56,9 +56,10 @@ def attach(
     so both branches of guidance get one. Text beyond what CogVideoX was trained with is cut off.
 
     Raises ValueError when the model is no CogVideoX 1.5 I2V, when the adapter was made for another width or depth, or
-    when the model has the same group, or another that follows the pose, already.
+    when the model has the same group, or another that follows the pose, already, or a LoRA without effect.
     """
     dit.check_base(model)
+    lora_keys.check_effect(model)
     _check_fit(model, adapter)
     patched = model.clone()
     before = patched.get_attachment(KEY) or Control(patched.get_model_object("extra_conds"))
@@ -69,6 +70,7 @@ def attach(
         patched.set_additional_models(KEY, [control.pose])
     if adapter.background_motion is not None and background_motion_strength:
         background_motion.apply(patched, adapter.background_motion, background_motion_strength)
+    lora_keys.remember_patches(patched)
     return patched
 
 

@@ -7,7 +7,7 @@ square), what surrounds them and memory grow with n.
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import comfy.model_management
@@ -17,13 +17,15 @@ import torch
 from ..models import attach, latents
 from ..models.checkpoint import Base
 from ..models.clips import Shot
+from ..models.whole_file import whole
 from ..models.windows import LONGEST, Window
-from . import memory
+from . import memory, save_names
 
 MEASURED = (5, 5, 21)  # frames of the windows that are measured; with the first one, the model is loaded
 STEPS = 2  # in each of them
 NOTICED = 1e6  # bytes: less is lost in what the process holds anyway
 SPARE = 0.9  # of the memory there is: what is free one moment is not the next
+MAX_AMOUNT = 1e18  # seconds or bytes: more is no measurement
 FILE = "animate_anywhere_cost.json"  # in the user's folder
 
 
@@ -107,14 +109,34 @@ def _file() -> Path:
     return Path(folder_paths.get_user_directory()) / FILE
 
 
-def _read() -> dict:
+def _read() -> dict[str, dict]:
+    """What is kept, by _key(); nothing where the file is none or damaged, so that it is measured again."""
     try:
-        return json.loads(_file().read_text())
-    except (OSError, ValueError):  # none yet, or cut off: measured again
+        found = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return {key: cost for key, cost in found.items() if _is_cost(cost)} if isinstance(found, dict) else {}
+
+
+def _is_cost(found: object) -> bool:
+    """Whether it is a Cost as _write() kept it."""
+    names = {each.name for each in fields(Cost)}
+    return isinstance(found, dict) and found.keys() == names and all(map(_is_pair, found.values()))
+
+
+def _is_pair(found: object) -> bool:
+    return isinstance(found, list) and len(found) == 2 and all(map(_is_amount, found))
+
+
+def _is_amount(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= MAX_AMOUNT
 
 
 def _write(costs: dict) -> None:
-    part = _file().with_suffix(".part")
-    part.write_text(json.dumps(costs, indent=1))
-    part.replace(_file())
+    text = json.dumps(costs, indent=1)
+    try:
+        with whole(_file()) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        after = "Make room, and queue it again."
+        raise save_names.cannot_write(FILE, str(_file().parent), error, len(text), after) from error

@@ -17,10 +17,12 @@ import torch
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from torch import Tensor
 
-from ..models.whole_file import whole
+from ..models.whole_file import sync, whole
+from .audio import waveform
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 RESAMPLED = 48_000  # Hz, for sound at a rate that the codec does not know
+FPS_RANGE = (0.01, 1000.0)
+CRF_RANGE = (0.0, 51.0)
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,28 @@ class Encoding:
 
 
 def rate(fps: float) -> Fraction:
-    """Frames a second as ComfyUI's own Save Video rounds them."""
-    return Fraction(round(fps * 1000), 1000)
+    """Frames a second as ComfyUI's own Save Video rounds them. Raises ValueError, naming ``fps``, for other values."""
+    return Fraction(round(_checked("fps", fps, FPS_RANGE) * 1000), 1000)
+
+
+def encoding(format: str, fps: float, crf: float) -> Encoding:
+    """How the inputs of a node say it. Raises ValueError, naming the input that is wrong."""
+    return Encoding(format_of(format), rate(fps), _checked("crf", crf, CRF_RANGE))
+
+
+def format_of(name: object) -> Format:
+    """The format of this ``name``. Raises ValueError, naming the input ``format``, where there is none."""
+    if not isinstance(name, str) or name not in FORMATS:
+        raise ValueError(f"format: {name!r} is not known. Choose one of {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _checked(name: str, value: object, limits: tuple[float, float]) -> float:
+    """``value`` itself: a link passes by the widget's range. Raises ValueError, naming ``name``."""
+    low, high = limits
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name}: {value!r} is not a number from {low:g} to {high:g}. Choose one in that range.")
+    return value
 
 
 def write(path: Path, frames: Tensor, how: Encoding, check: Callable[[], object] | None = None) -> None:
@@ -99,12 +121,14 @@ class Film:
 
     audio: the host's AUDIO, cut to the film's length. metadata: what the container is to carry, as JSON. index_first:
     a page can play the file while it loads; close() then takes a second pass over it (mp4; mkv needs none).
+    check: called once a part and once a second of sound; may raise to stop.
     """
 
     def __init__(
-        self, path: Path, how: Encoding, audio: dict | None = None, metadata: dict | None = None, index_first=True
-    ) -> None:
-        self.path, self.how, self.audio = path, how, audio
+        self, path: Path, how: Encoding, audio: dict | None = None, metadata: dict | None = None, index_first=True,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.path, self.how, self.audio, self.check = path, how, audio, check
         self.frames = 0
         self._partial = path.with_name(f"{path.name}.part")
         flags = "faststart+use_metadata_tags" if index_first else "use_metadata_tags"
@@ -123,6 +147,7 @@ class Film:
 
     def append(self, part: Path) -> int:
         """Copy the frames of the film at ``part`` and the sound that belongs to them; the number of frames."""
+        self.check()
         before = self.frames
         with av.open(str(part)) as container:
             source = container.streams.video[0]
@@ -138,15 +163,17 @@ class Film:
                 self._container.mux(packet)
                 self.frames += 1
         if self._sound is not None:
-            self._sound.write(self.frames / self.how.rate)
+            self._sound.write(self.frames / self.how.rate, self.check)
         return self.frames - before
 
-    def close(self) -> int:
-        """Its size in bytes."""
+    def close(self, announce: Callable[[int], object] = lambda _: None) -> int:
+        """Its size in bytes. announce: is given the size before the film has its name."""
         if self._sound is not None:
             self._sound.end()
         self._container.close()
         size = self._partial.stat().st_size
+        sync(self._partial)
+        announce(size)
         os.replace(self._partial, self.path)
         return size
 
@@ -163,11 +190,14 @@ class Sound:
         self.stream = container.add_stream(codec, rate=rate, layout=layout)
         self.written = 0
 
-    def write(self, seconds: Fraction) -> None:
-        """Everything before ``seconds``."""
-        samples = self.waveform[:, self.written : int(seconds * self.rate)]
-        if samples.shape[1]:
-            frame = av.AudioFrame.from_ndarray(samples.contiguous().numpy(), format="fltp", layout=self.layout)
+    def write(self, seconds: Fraction, check: Callable[[], object]) -> None:
+        """Everything before ``seconds``. check: called before each second; may raise to stop."""
+        end = min(int(seconds * self.rate), self.waveform.shape[1])
+        while self.written < end:
+            check()
+            samples = self.waveform[:, self.written : min(end, self.written + self.rate)]
+            packed = samples.T.reshape(1, -1).numpy()  # [1, samples × channels]: PyAV fails on 8 planes
+            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self.layout)
             frame.sample_rate, frame.pts, frame.time_base = self.rate, self.written, Fraction(1, self.rate)
             self.container.mux(self.stream.encode(frame))
             self.written += samples.shape[1]
@@ -175,16 +205,3 @@ class Sound:
     def end(self) -> None:
         if self.written:
             self.container.mux(self.stream.encode())
-
-
-def waveform(audio: dict) -> tuple[Tensor, int, str]:
-    """Of the host's AUDIO the first sound: samples [channels, n], Hz, and the layout's name. ValueError, naming the
-    socket, where no film can have it."""
-    if not len(audio["waveform"]):
-        raise ValueError("audio: there is no sound in it; leave the socket empty for a film without.")
-    samples, rate = audio["waveform"][0].float().cpu(), int(audio["sample_rate"])
-    if samples.shape[0] not in LAYOUTS:
-        raise ValueError(f"audio: it has {samples.shape[0]} channels; a film has {', '.join(map(str, LAYOUTS))}.")
-    if rate < 1:
-        raise ValueError(f"audio: {rate} is no sample rate.")
-    return samples, rate, LAYOUTS[samples.shape[0]]

@@ -36,6 +36,17 @@ class Handover:
     latents: Tensor | None  # [1, 16, m, h, w] of the frames that both have, for hand-over "overlap"
 
 
+def handover_bytes(plan: Plan, width: int, height: int) -> int:
+    """Size of a Handover of ``plan`` in float32, for frames of ``width`` × ``height`` px; 0 where there is none."""
+    if len(plan.windows) < 2:
+        return 0
+    values = (2 + plan.blend) * height * width * 3
+    if plan.handover == OVERLAP:
+        coarse = (height // latents.PIXELS_PER_LATENT) * (width // latents.PIXELS_PER_LATENT)
+        values += latents.CHANNELS * latents.latent_frames(plan.shared) * coarse
+    return 4 * values
+
+
 @dataclass(frozen=True, eq=False)
 class Made:
     """What is done once a window is."""
@@ -82,11 +93,23 @@ class LongShot:
             part = replace(part, start=before.first)
         samples = self.take(part, window, None if before is None else before.latents)
         raw = latents.decode_latents(self.vae, samples)
+        self._check_finite(window, samples, raw)
         correction, figures = self._look(part, window, raw, before)
         frames = levels.apply(raw, *correction)
         figures |= self._seam(part, window, frames, before)
         handover = self._handover(window, samples, raw, frames)
         return self._finished(window, frames, before), handover, figures
+
+    def _check_finite(self, window: Window, samples: Tensor, frames: Tensor) -> None:
+        """Raise ValueError, naming the window, where its latents or frames are not finite numbers."""
+        if torch.isfinite(samples).all() and torch.isfinite(frames).all():
+            return
+        where = "vae: the decoded frames" if torch.isfinite(samples).all() else "model: the latents"
+        raise ValueError(
+            f"{where} of window {window.index + 1} of {len(self.plan.windows)} are not finite (NaN or infinity). Load "
+            "the model with weight_dtype default, start ComfyUI with --bf16-unet and --fp32-vae instead of fp16, and "
+            "try a lower cfg and weaker LoRA."
+        )
 
     # --- colour ---
 

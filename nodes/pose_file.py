@@ -1,5 +1,7 @@
 """Pose -> JSON file and back."""
 
+import os
+from itertools import islice
 from pathlib import Path
 
 import folder_paths
@@ -8,21 +10,55 @@ from comfy_api.latest import io, ui
 import nodes
 
 from ..models import fingerprint
+from ..models.whole_file import whole
 from ..vision import pose_file
-from . import sockets
+from . import save_names, sockets
 from .checked_node import CheckedNode
 
 ENDING = ".json"
 OUTPUT = " [output]"  # the host's mark for a file of the output folder
+PREFIX = "AnimateAnywhere/pose"
+# The list is made anew whenever a page asks for the nodes, and people keep tens of thousands of files in these folders.
+MAX_LISTED_ENTRIES = 4_000  # files and folders looked at in one folder
+MAX_LISTED_FOLDERS = 20  # folders in the input folder that are looked into
 
 
 def _files() -> list[str]:
-    """JSON files of the input folder, then those of the output folder, with the host's mark."""
-    names = []
-    for folder, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), OUTPUT)):
-        found = (path.relative_to(folder).as_posix() for path in Path(folder).rglob(f"*{ENDING}") if path.is_file())
-        names += [f"{name}{mark}" for name in sorted(found)]
-    return names
+    """JSON files of the input folder, then those where Save Pose writes by default, with the host's mark."""
+    inputs = _json_files(Path(folder_paths.get_input_directory()), MAX_LISTED_FOLDERS)
+    saved = Path(PREFIX).parent.as_posix()
+    outputs = _json_files(Path(folder_paths.get_output_directory(), saved), 0)
+    return inputs + [f"{saved}/{name}{OUTPUT}" for name in outputs]
+
+
+def _json_files(folder: Path, max_folders: int) -> list[str]:
+    """Names relative to ``folder`` of JSON files in it and in at most ``max_folders`` folders in it, sorted."""
+    names, inside = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in islice(entries, MAX_LISTED_ENTRIES):
+                if entry.name.endswith(ENDING):
+                    names += [entry.name] * entry.is_file()
+                elif len(inside) < max_folders and entry.is_dir(follow_symlinks=False):
+                    inside.append(entry.name)
+    except OSError:  # not there yet, or not to be read
+        return []
+    for name in inside:
+        names += [f"{name}/{file}" for file in _json_files(folder / name, 0)]
+    return sorted(names)
+
+
+def _path(file: object) -> Path:
+    """Where ``file`` is. Raises ValueError, naming the input, where that is no file in a folder of the host's."""
+    if not isinstance(file, str):
+        raise ValueError(f"file: {file!r} is not a file name. Choose one from the list.")
+    try:
+        path = Path(folder_paths.get_annotated_filepath(file))
+    except ValueError as error:  # it leaves the folder by "..", a link or a drive
+        raise ValueError(f"file: {error}. Only files in ComfyUI's input, output and temp folders are read.") from error
+    if not path.is_file():
+        raise ValueError(_missing(file))
+    return path
 
 
 def _missing(file: str) -> str:
@@ -46,8 +82,9 @@ class SavePose(CheckedNode):
                 ),
                 io.String.Input(
                     "filename_prefix",
-                    default="AnimateAnywhere/pose",
-                    tooltip="Where in the output folder, and how the name begins; a number is added.",
+                    default=PREFIX,
+                    tooltip="Where in the output folder, and how the name begins; a number is added. "
+                    "%date:yyyy-MM-dd%, %width% and ComfyUI's other tokens are filled in.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -64,12 +101,20 @@ class SavePose(CheckedNode):
         )
 
     @classmethod
-    def execute(cls, pose, filename_prefix="AnimateAnywhere/pose", fps=pose_file.DEFAULT_FPS) -> io.NodeOutput:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory()
-        )
-        file = f"{name}_{counter:05}_{ENDING}"
-        pose_file.save_pose(Path(folder) / file, pose, fps)
+    def execute(cls, pose, filename_prefix=PREFIX, fps=pose_file.DEFAULT_FPS) -> io.NodeOutput:
+        text = pose_file.to_json(pose, fps)
+        size = (int(pose[0][side]) for side in pose_file.CANVAS)
+        prefix = save_names.output_prefix(filename_prefix, *size)
+        try:
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+                prefix, folder_paths.get_output_directory()
+            )
+            file = f"{name}_{counter:05}_{ENDING}"
+            with whole(Path(folder) / file) as partial:
+                partial.write_text(text, encoding="utf-8")
+        except OSError as error:
+            after = "Make room, or choose another name, and queue it again."
+            raise save_names.cannot_write("filename_prefix", prefix, error, len(text), after) from error
         named = f"{Path(subfolder, file).as_posix()}{OUTPUT}"
         return io.NodeOutput(named, ui=ui.PreviewText(named))
 
@@ -109,23 +154,25 @@ class LoadPose(CheckedNode):
 
     @classmethod
     def execute(cls, file, width=0, height=0) -> io.NodeOutput:
-        path = Path(folder_paths.get_annotated_filepath(file))
-        if not path.is_file():
-            raise ValueError(_missing(file))
-        loaded = pose_file.load_pose(path, (width, height) if width and height else None)
+        loaded = pose_file.load_pose(_path(file), (width, height) if width and height else None)
         return io.NodeOutput(loaded.frames, loaded.fps or pose_file.DEFAULT_FPS)
 
     @classmethod
-    def fingerprint_inputs(cls, file, **_) -> str | None:
+    def fingerprint_inputs(cls, file, **_) -> object:
         """A file that was changed is read again, and a series when one of its files was, or one more came."""
-        path = Path(folder_paths.get_annotated_filepath(file))
-        if not path.is_file():
-            return None
-        return fingerprint.of([(part.name, part.stat().st_mtime_ns) for part in pose_file.series(path)])
+        try:
+            parts = pose_file.series(_path(file))
+            return fingerprint.of([(part.name, part.stat().st_mtime_ns) for part in parts])
+        except (OSError, ValueError):
+            return float("nan")  # not the same as before, so that execute() says what is wrong
 
     @classmethod
     def validate_inputs(cls, file) -> bool | str:
-        # The list is as old as the page: a file saved since then is fine, too.
+        if file is None:  # it comes by a link
+            return True
+        if not isinstance(file, str):
+            return f"file: {file!r} is not a file name. Choose one from the list."
+        # The list is short, and as old as the page: any other file is fine, too.
         return folder_paths.exists_annotated_filepath(file) or _missing(file)
 
 

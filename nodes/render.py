@@ -1,6 +1,5 @@
 """A shot of any length into a video file, window by window, so that nothing piles up and nothing is lost."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
@@ -12,15 +11,18 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 
 from ..models import clips, fingerprint
+from ..models.safe_path import path_inside
 from ..models.windows import LAST_FRAME, Plan
-from . import film, sockets
+from . import film, save_names, sockets
 from . import shot as shots
+from .audio import read_audio
 from .checked_node import CheckedNode
-from .long_shot import LongShot
+from .long_shot import LongShot, handover_bytes
+from .render_state import State
 from .sampling import SAME, Sampling, plan_windows
 from .sampling_inputs import long_shot_inputs, report_outputs, sampling_inputs
 from .shot_report import ShotReport
-from .unfinished import State, Unfinished
+from .unfinished import Unfinished
 
 FILENAME = "animate_anywhere/shot"
 FPS = 16.0  # of CogVideoX 1.5
@@ -41,7 +43,8 @@ def _inputs() -> list[io.Input]:
             "filename",
             default=FILENAME,
             tooltip="Where in the output folder, and the film's name. Queued again with the same name and inputs, an "
-            "interrupted film goes on; with other inputs, the older film gets a number.",
+            "interrupted film goes on; with other inputs, the older film gets a number. %date:yyyy-MM-dd%, %width% and "
+            "ComfyUI's other tokens are filled in.",
         ),
         io.Combo.Input(
             "format",
@@ -89,10 +92,9 @@ class RenderShot(CheckedNode):
         image_latent_scale=shots.AUTO, fps=FPS, filename=FILENAME, format=film.H264, crf=CRF, window=0,
         handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME, drift_control=1.0, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
-        place = _place(filename, format)
-        how = film.Encoding(film.FORMATS[format], film.rate(fps), crf)
-        if audio is not None:
-            film.waveform(audio)
+        how = film.encoding(format, fps, crf)
+        place = _place(filename, format, shot.width, shot.height)
+        audio = None if audio is None else read_audio(audio)
         taking = {
             "seed": seed, "steps": steps, "cfg": cfg, "method": method, "image_latent_scale": image_latent_scale,
             "seeds": seeds,
@@ -101,10 +103,11 @@ class RenderShot(CheckedNode):
         sampling = Sampling(model, vae, shot, positive, negative, **taking)
         plan = plan_windows(model, shot, cfg, **cutting)
         settings = taking | cutting | {"drift_control": drift_control, "fps": fps, "format": format, "crf": crf}
+        inputs = {name: str(value) for name, value in settings.items()}
+        inputs |= _fingerprints(model, vae, shot, positive, negative, audio)
+        place = _begun_before(filename, format, shot, inputs) or place
         with place.held():
-            inputs = {name: str(value) for name, value in settings.items()}
-            inputs |= _fingerprints(model, vae, shot, positive, negative, audio)
-            plan = place.plan_before(inputs) or plan  # the memory that is free may have chosen other windows then
+            plan = place.plan_before(inputs, shot.length) or plan  # the free memory may have chosen other windows then
             sampling.windows = len(plan.windows)
             state, note = place.find(inputs, plan)
             report = ShotReport(shot, plan, str(sampling), getattr(cls.hidden, "unique_id", None))
@@ -120,15 +123,23 @@ class RenderShot(CheckedNode):
 
     @classmethod
     def fingerprint_inputs(cls, filename=FILENAME, format=film.H264, **_) -> object:
-        """A film that is not there, or not whole, is rendered: NaN is never equal to what it was before."""
+        """A film that is not there, or not whole, is rendered: NaN is never equal to what it was before.
+
+        It is a new NaN each time, because the host takes one and the same object for equal. A value that comes by a
+        link is None here, and the size of the shot is not known.
+        """
         try:
+            if filename is None or save_names.has_size_token(filename):
+                return float("nan")
             place = _place(filename, format)
-        except ValueError:
-            return math.nan
-        return place.film.stat().st_mtime_ns if place.is_whole() else math.nan
+            return place.film.stat().st_mtime_ns if place.is_whole() else float("nan")
+        except (OSError, ValueError):
+            return float("nan")
 
     @classmethod
     def validate_inputs(cls, filename=FILENAME) -> bool | str:
+        if filename is None:  # it comes by a link
+            return True
         try:
             _place(filename, film.H264)
         except ValueError as error:
@@ -136,17 +147,43 @@ class RenderShot(CheckedNode):
         return True
 
 
-def _place(filename: object, format: str) -> Unfinished:
-    """Where a film called ``filename`` lies, inside the output folder. ValueError where it would not."""
-    asked = PureWindowsPath(str(filename).strip())  # takes both kinds of slashes
-    kind = film.FORMATS[format]
+def _place(filename: object, format: str, width: int = 0, height: int = 0) -> Unfinished:
+    """Where a film called ``filename`` lies, inside the output folder. ValueError where it would not.
+
+    width, height: px of the film, for the tokens in the name.
+    """
+    kind = film.format_of(format)
+    if not isinstance(filename, str):
+        raise ValueError(f"filename: {filename!r} is not a file name. Give a name such as {FILENAME}.")
+    return _place_of(save_names.expand_tokens(filename, width, height), filename, kind)
+
+
+def _place_of(expanded: str, filename: object, kind: film.Format) -> Unfinished:
+    asked = PureWindowsPath(expanded.strip())  # takes both kinds of slashes
     name = asked.name.removesuffix(kind.ending).rstrip(". ")
     if asked.anchor or ".." in asked.parts or not name:
         raise ValueError(
             f"filename: {filename!r} is no name inside the output folder. Give a name such as {FILENAME}, with folders "
             "before it or without."
         )
-    return Unfinished(Path(folder_paths.get_output_directory(), *asked.parent.parts), name, kind)
+    path = path_inside(Path(folder_paths.get_output_directory()), "/".join([*asked.parent.parts, name]), "filename")
+    return Unfinished(path.parent, name, kind)
+
+
+def _begun_before(filename: str, format: str, shot: clips.Shot, inputs: dict[str, str]) -> Unfinished | None:
+    """The latest unfinished film of the same ``inputs`` and of this name at any time; None without a time in it."""
+    if not save_names.has_time_token(filename):
+        return None
+    kind, output = film.FORMATS[format], Path(folder_paths.get_output_directory())
+    place = _place(filename, format, shot.width, shot.height)
+    pattern = save_names.pattern_of(filename.strip(), shot.width, shot.height).replace("\\", "/")
+    found = [place]
+    for parts in output.glob(f"{pattern.removesuffix(kind.ending).rstrip('. ')}.parts"):
+        name = parts.relative_to(output).as_posix().removesuffix(".parts")
+        with suppress(ValueError):  # a link that leads outside
+            found.append(_place_of(name, filename, kind))
+    begun = [each for each in found if each.is_begun(inputs)]
+    return max(begun, key=lambda each: each.parts.stat().st_mtime_ns, default=None)
 
 
 def _shown(place: Unfinished, text: str) -> dict:
@@ -184,54 +221,63 @@ class _Render:
     def __init__(self, place: Unfinished, state: State, plan: Plan, how: film.Encoding, audio, metadata: dict) -> None:
         self.place, self.state, self.plan, self.how = place, state, plan, how
         self.audio, self.metadata = audio, metadata
+        self.check = comfy.model_management.throw_exception_if_processing_interrupted
 
     def run(self, long_shot: LongShot, report: ShotReport) -> None:
         """Whatever stops it, a film of the windows done is left."""
-        place, state = self.place, self.state
-        first = len(state.rows)
-        done = sum(len(self.plan.finished(window)) for window in self.plan.windows[:first])
-        pixels = long_shot.shot.width * long_shot.shot.height
-        place.check_space(state, self.plan.total, done, pixels, self.how.bytes_a_pixel)
-        check = comfy.model_management.throw_exception_if_processing_interrupted
+        place, first = self.place, len(self.state.rows)
+        self.pixels = long_shot.shot.width * long_shot.shot.height
+        self.handover_bytes = handover_bytes(self.plan, long_shot.shot.width, long_shot.shot.height)
+        place.check_space(self._needed())
         with self._film(index_first=False) as growing:  # Cancel closes it, and is not to wait for a second pass
             try:
                 self._join(growing, first)
-                for made in long_shot.windows(place.handover(state), first):
+                for made in long_shot.windows(place.handover(self.state), first):
                     report.add(made)
                     part = place.part(made.window.index)
                     with self._writing():
-                        film.write(part, made.frames, self.how, check)
+                        film.write(part, made.frames, self.how, self.check)
+                        self.state = place.save(self.state, report.rows[-1], made.handover)
                         growing.append(part)
-                        place.save(state, report.rows[-1], made.handover)
             except BaseException:
                 with suppress(OSError):  # no room for it; its parts are there
                     if growing.frames:
-                        place.left(state, growing.close())
+                        place.left(self.state, self._close(growing))
                 raise
         with self._film(index_first=True) as whole:
             self._join(whole, len(self.plan.windows))
             with self._writing():
-                place.finished(state, whole.close())
+                place.finished(self.state, self._close(whole))
 
     def _film(self, index_first: bool) -> film.Film:
         with self._writing():
-            return film.Film(self.place.film, self.how, self.audio, self.metadata, index_first)
+            return film.Film(self.place.film, self.how, self.audio, self.metadata, index_first, self.check)
+
+    def _close(self, closing: film.Film) -> int:
+        return closing.close(lambda size: self.place.announce(self.state, size))
 
     def _join(self, whole: film.Film, parts: int) -> None:
         with self._writing():
             for window in range(parts):
-                whole.append(self.place.part(window))
+                whole.append(self.place.check_part(self.state, window))
+
+    def _needed(self) -> float:
+        """Bytes that the rest of the film takes on the disk."""
+        done = sum(len(self.plan.finished(window)) for window in self.plan.windows[: len(self.state.rows)])
+        return self.place.bytes_needed(
+            self.state, self.plan.total, done, self.pixels, self.how.bytes_a_pixel, self.handover_bytes
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise RuntimeError(
-                f"filename: {self.place.film.name} cannot be written on: {error.strerror}. "
+            after = (
                 f"{len(self.state.rows)} of {len(self.plan.windows)} windows are kept. Make room, queue it again, and "
                 "it goes on from there."
-            ) from error
+            )
+            raise save_names.cannot_write("filename", self.place.film.name, error, self._needed(), after) from error
 
 
 NODES = [RenderShot]

@@ -10,7 +10,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..models import clips, dit, latents, sampler, windows
+from ..models import clips, dit, latents, lora_keys, sampler, windows
 from ..models.windows import Window
 from . import cost, preview
 from . import shot as shots
@@ -27,6 +27,7 @@ class Sampling:
         seeds=SAME,
     ) -> None:  # fmt: skip
         dit.check_base(model)
+        lora_keys.check_effect(model)
         latents.check_vae(vae)
         shots.check_adapters(model, shot)
         self.sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps)

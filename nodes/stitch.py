@@ -3,7 +3,8 @@
 import json
 from fractions import Fraction
 
-from comfy_api.latest import Input, io, ui
+import av
+from comfy_api.latest import Input, InputImpl, io, ui
 from torch import Tensor
 
 from ..vision import stitch
@@ -81,7 +82,7 @@ def _frame_rate(clips: dict) -> Fraction | None:
     for name, clip in clips.items():
         if not isinstance(clip, Input.Video):
             continue
-        own_rate, own_size = clip.get_frame_rate(), clip.get_dimensions()
+        own_rate, own_size = clip.get_frame_rate(), _shown_size(clip)
         if first is None:
             first, rate, size = name, own_rate, own_size
         if abs(own_rate / rate - 1) > RATES_DIFFER:
@@ -93,6 +94,20 @@ def _frame_rate(clips: dict) -> Fraction | None:
             sizes = " and ".join(f"{width}×{height} px" for width, height in (own_size, size))
             raise ValueError(f"clips: {name} and {first} differ in size: {sizes}. Make them equal first.")
     return rate
+
+
+def _shown_size(video: Input.Video) -> tuple[int, int]:
+    """Width and height as the video is shown: phones film lying, with a mark that says how to turn the picture."""
+    width, height = video.get_dimensions()
+    if isinstance(video, InputImpl.VideoFromFile) and _rotation(video) % 180:
+        return height, width
+    return width, height
+
+
+def _rotation(video: InputImpl.VideoFromFile) -> int:
+    """The mark of a video's first frame, in degrees; 0 without one."""
+    with av.open(video.get_stream_source()) as container:
+        return next((frame.rotation for frame in container.decode(video=0)), 0)
 
 
 def _frames(name: str, clip: Tensor | Input.Video) -> Tensor:

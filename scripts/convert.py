@@ -6,6 +6,9 @@
     convert.py diffusers model.safetensors FOLDER       the way back, to the bit
     convert.py background-motion adapter.safetensors lora.safetensors
                                                         an adapter's background motion as an ordinary LoRA
+    convert.py lora published.safetensors lora.safetensors
+                                                        a LoRA for CogVideoX in the names of diffusers, finetrainers,
+                                                        peft or CogVideoX-Fun in those that ComfyUI's Load LoRA reads
 
 Run it with the environment that ComfyUI runs in, or with $(python3 scripts/host.py --python).
 """
@@ -70,11 +73,37 @@ def background_motion(source: Path, target: Path) -> str:
     return f"{len(state)} tensors, for {header.base}"
 
 
+def lora(source: Path, target: Path) -> str:
+    """Write the LoRA ``source`` in the names that the stock loaders read. adapter_config.json may tell its scale."""
+    pack.load()
+    import safetensors
+    import safetensors.torch
+    from animate_anywhere.models import lora_keys
+    from animate_anywhere.models.whole_file import whole
+
+    try:
+        with safetensors.safe_open(source, framework="pt") as file:
+            metadata, state = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{source.name} is not a whole safetensors file ({error}). Download it again.") from error
+    config = lora_keys.config_in(metadata)
+    if config is None:
+        config = lora_keys.read_config(source.with_name("adapter_config.json"))
+    try:
+        converted = lora_keys.convert(state, config)
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}") from error
+    with whole(target) as partial:
+        safetensors.torch.save_file(converted.tensors, partial, metadata={"format": "pt"})
+    return str(converted)
+
+
 COMMANDS = {
     "unpickle": unpickle,
     "cogvideox": cogvideox,
     "diffusers": diffusers,
     "background-motion": background_motion,
+    "lora": lora,
 }
 
 

@@ -259,3 +259,19 @@ def test_a_film_goes_on_where_it_was_after_its_server_was_killed(connection, ser
     assert run.progress("film")[0][0] >= done * steps
     Run(connection, prompt)
     assert np.array_equal(frames_of(film), frames_of(server.folder / "output" / "film.mkv"))
+
+
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_film_that_was_deleted_is_rendered_again(connection, server, by_link):
+    """At first it is not there, and neither is it after it was deleted: to the host's cache that must be a change."""
+    prompt, name = film_prompt(), f"deleted{int(by_link)}"
+    prompt["film"]["inputs"] |= {"steps": 1, "filename": name}
+    if by_link:
+        prompt["name"] = {"class_type": "PrimitiveString", "inputs": {"value": name}}
+        prompt["film"]["inputs"]["filename"] = ["name", 0]
+    film = server.folder / "output" / f"{name}.mkv"
+    Run(connection, prompt)
+    film.unlink()
+    again = Run(connection, prompt)
+    assert again.history["status"]["status_str"] == "success"
+    assert film.is_file()

@@ -1,6 +1,9 @@
 """What a shot costs: measured on the machine that runs the tests, with the toy model."""
 
+import errno
 import json
+import math
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -133,6 +136,53 @@ def test_a_window_that_cannot_fit_is_refused_before_any_work(made, monkeypatch):
 def test_a_spoilt_file_is_measured_anew(made, tmp_path):
     (tmp_path / costs.FILE).write_text('{"cut of')
     assert costs.find(made[0], SHOT, 1.0) is None
+
+
+GOOD = {"step": [1, 0.5], "around": [0, 0], "memory": [0, 1e6]}
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *[GOOD | {"step": step} for step in ([1], [1, 2, 3], 7, "12", None, {"a": 1}, [1, None], [True, 1], ["1", 2])],
+        *[GOOD | {"memory": [0, value]} for value in (math.nan, math.inf, -math.inf, 10**400, 1e300)],
+        {"step": [1, 0], "around": [0, 0]},
+        GOOD | {"more": [1, 2]},
+        [],
+        "cost",
+        None,
+        7,
+    ],
+)
+def test_a_damaged_entry_is_measured_anew_and_the_others_stay(made, tmp_path, damaged):
+    keys = [costs._key(made[0], SHOT, cfg) for cfg in (1.0, 2.5)]
+    (tmp_path / costs.FILE).write_text(json.dumps({keys[0]: damaged, keys[1]: GOOD}))
+    assert costs.find(made[0], SHOT, 1.0) is None
+    assert costs.find(made[0], SHOT, 2.5).step == (1, 0.5)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "7", '"text"', DEEP, '{"a": ' + DEEP + "}", "9" * 5000, b"\xff\xfe"])
+def test_what_is_no_table_of_costs_is_measured_anew(made, tmp_path, content):
+    (tmp_path / costs.FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert costs.find(made[0], SHOT, 1.0) is None
+    costs._write({costs._key(made[0], SHOT, 1.0): GOOD})
+    assert costs.find(made[0], SHOT, 1.0) is not None
+
+
+def test_a_full_disk_leaves_the_older_costs(made, tmp_path, monkeypatch):
+    costs._write({costs._key(made[0], SHOT, 1.0): GOOD})
+
+    def fill(path, *_, **__):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(costs.Path, "write_text", fill)
+        with pytest.raises(RuntimeError, match=r"^animate_anywhere_cost\.json: .* No space left .* about [0-9]+ KB"):
+            costs._write({"other": GOOD})
+    assert costs.find(made[0], SHOT, 1.0) is not None
+    assert [path.name for path in tmp_path.iterdir()] == [costs.FILE]
 
 
 def test_the_peak_of_memory_is_seen_though_it_is_over():

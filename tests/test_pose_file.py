@@ -1,8 +1,10 @@
 """Save Pose and Load Pose: what comes back, what other tools write, and what is no pose."""
 
+import errno
 import json
 import math
 import os
+import time
 
 import folder_paths
 import numpy as np
@@ -192,6 +194,27 @@ FRAME = {"people": [], "canvas_width": 64, "canvas_height": 48}
         ("[" * 100000, "no valid JSON|nested too deep"),
         ({"frames": [FRAME], "fps": 0}, "says 0 frames a second"),
         ({"frames": [FRAME], "fps": "24"}, "says '24' frames a second"),
+        ({"frames": [FRAME], "fps": 10**400}, "says 1000.* frames a second"),
+        ({"frames": [FRAME], "fps": True}, "says True frames a second"),
+        ('{"frames": [], "fps": ' + "9" * 5000 + "}", "a number that is too long"),
+        ({"frames": [FRAME], "format": pose_file.FORMAT, "version": {}}, "version {} "),
+        ({"frames": {}}, "found an object"),
+        ({"people": "nobody", **dict.fromkeys(pose_file.CANVAS, 9)}, "must be a list of keypoint lists"),
+        *[
+            ([{**FRAME, "canvas_width": size}], "canvas_width of frame 0 is .* 1 to")
+            for size in (0, -5, 0.5, True, "64", [], 10**400, math.inf, math.nan)
+        ],
+        *[
+            ([{**FRAME, "people": people}], "frame 0")
+            for people in ([7], [None], ["he"], [[]], "he", 7, {"a": 1}, [{"pose_keypoints_2d": 7}])
+        ],
+        *[
+            ([{**FRAME, "people": [{name: [value] * 54}]}], "no number|not finite|x, y, confidence")
+            for name in pose_file.PARTS
+            for value in (None, True, "1", [1], {}, 10**400, 1e300, math.inf)
+        ],
+        ([{**FRAME, "people": [{"pose_keypoints_2d": {"x": 1}}]}], "no list of x, y, confidence"),
+        ('{"people": [], "canvas_width": 9, "canvas_height": 9, "more": ' + "[" * 100000, "nested too deep|no valid"),
         ({"frames": [FRAME], "format": pose_file.FORMAT, "version": 9}, "version 9 .* reads 1"),
         (
             '[{"people":[{"pose_keypoints_2d":[' + "NaN," * 53 + 'NaN]}],"canvas_width":9,"canvas_height":9}]',
@@ -252,3 +275,94 @@ def test_a_changed_or_new_file_of_the_series_is_read_too(folders):
     put_series(folders, {2: openpose(9.0)})
     seen.append(nodes.LoadPose.fingerprint_inputs(name))
     assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("pose", [[{**FRAME, "more": object()}], [{**FRAME, "more": math.nan}]])
+def test_what_json_cannot_hold_is_not_saved(folders, pose):
+    with pytest.raises(ValueError, match="^pose: it cannot be saved as JSON"):
+        nodes.SavePose.execute(pose)
+    assert not list((folders / "output").rglob("*.json*"))
+
+
+def test_a_pose_is_saved_whole_or_not_at_all(folders, monkeypatch):
+    def fill(path, *_, **__):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(nodes.Path, "write_text", fill)
+    with pytest.raises(RuntimeError, match=r"^filename_prefix: .* No space left .* needs about [0-9]+ KB .* queue it"):
+        nodes.SavePose.execute(sdpose_frames())
+    assert not [path for path in (folders / "output").rglob("*") if path.is_file()]
+
+
+def test_tokens_in_the_prefix_are_filled_in(folders):
+    (name,) = nodes.SavePose.execute(sdpose_frames(), "%width%x%height%/%date:yyyy%_%year%").result
+    year = time.localtime().tm_year
+    assert name == f"640x480/{year}_{year}_00001_.json [output]"
+
+
+@pytest.mark.parametrize("prefix", ["../pose", "/tmp/pose", "con", "", None])
+def test_a_prefix_outside_the_output_folder_is_refused(folders, prefix):
+    with pytest.raises(ValueError, match="^filename_prefix: "):
+        nodes.SavePose.execute(sdpose_frames(), prefix)
+    assert not list((folders / "output").rglob("*.json"))
+
+
+# --- the list, and what is read
+
+
+@pytest.mark.parametrize("place", ["", "AnimateAnywhere", "films"])
+def test_fifty_thousand_files_in_the_output_folder_do_not_slow_the_list_down(folders, place):
+    folder = folders / "output" / place
+    folder.mkdir(exist_ok=True)
+    for number in range(50_000):
+        os.close(os.open(folder / f"{number}.json", os.O_CREAT))
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        nodes.LoadPose.define_schema()
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.02
+
+
+def test_the_list_has_the_input_folder_its_folders_and_what_save_pose_wrote(folders):
+    for name in ("input/b.json", "input/shot/a.json", "input/shot/deep/c.json", "input/d.png", "output/other/e.json"):
+        (folders / name).parent.mkdir(parents=True, exist_ok=True)
+        (folders / name).write_text("[]")
+    (saved,) = nodes.SavePose.execute(sdpose_frames()).result
+    assert nodes.LoadPose.define_schema().inputs[0].options == ["b.json", "shot/a.json", saved]
+
+
+@pytest.mark.parametrize("name", ["input/shot/deep/c.json", "output/other/e.json"])
+def test_a_file_that_is_not_in_the_list_is_read(folders, name):
+    (folders / name).parent.mkdir(parents=True)
+    (folders / name).write_text(json.dumps(sdpose_frames()))
+    folder, file = name.split("/", 1)
+    asked = f"{file} [{folder}]"
+    assert nodes.LoadPose.validate_inputs(asked) is True
+    assert nodes.LoadPose.execute(asked).result[0] == sdpose_frames()
+
+
+@pytest.mark.parametrize(
+    "name", ["link.json", "linked/secret.json", "../secret.json", "/etc/hostname", "a\0b", 7, None]
+)
+def test_no_file_outside_the_folders_is_read(folders, name):
+    (folders / "secret.json").write_text(json.dumps(sdpose_frames()))
+    (folders / "input" / "link.json").symlink_to(folders / "secret.json")
+    (folders / "input" / "linked").symlink_to(folders)
+    with pytest.raises(ValueError, match="^file: "):
+        nodes.LoadPose.execute(name)
+
+
+def test_a_series_does_not_follow_a_link_out_of_its_folder(folders):
+    name = put_series(folders, {n: openpose(n) for n in (1, 3)})
+    (folders / "secret.json").write_text(json.dumps(openpose(2)))
+    (folders / "input" / name).with_name("take_000000000002_keypoints.json").symlink_to(folders / "secret.json")
+    with pytest.raises(ValueError, match=r"^file: take_0+2_keypoints\.json is a link out of the folder"):
+        nodes.LoadPose.execute(name, 640, 480)
+
+
+def test_a_name_by_a_link_is_checked_when_it_is_known():
+    assert nodes.LoadPose.validate_inputs(None) is True
+    first, second = (nodes.LoadPose.fingerprint_inputs(None) for _ in range(2))
+    assert first is not second and first != second

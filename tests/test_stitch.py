@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 
+import av
 import comfy.model_management
 import comfy.utils
 import numpy as np
@@ -187,6 +188,33 @@ def test_another_size_is_refused():
         stitched(torch.zeros(5, 8, 8, 3), torch.zeros(5, 8, 8, 3), torch.zeros(5, 8, 16, 3))
     with pytest.raises(ValueError, match="clip1 and clip0 differ in size: 16×8 px and 8×8 px"):
         stitched(as_video(torch.zeros(5, 8, 8, 3), 16), as_video(torch.zeros(5, 8, 16, 3), 16))
+
+
+def filmed(path, width, height, degrees=0):
+    """Four frames coded at ``width`` × ``height`` px, with a mark to turn them."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if degrees:
+            stream.set_display_rotation(degrees)
+        for _ in range(4):
+            grey = np.full((height, width, 3), 128, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    return InputImpl.VideoFromFile(str(path))
+
+
+@pytest.mark.parametrize(("degrees", "coded"), [(90, (64, 32)), (-90, (64, 32)), (180, (32, 64)), (0, (32, 64))])
+def test_clips_that_are_shown_at_one_size_are_joined(tmp_path, degrees, coded):
+    phone, upright = filmed(tmp_path / "a.mp4", *coded, degrees), filmed(tmp_path / "b.mp4", 32, 64)
+    images = stitched(phone, upright, overlap=0)[0]
+    assert images.shape == (8, 64, 32, 3)
+
+
+def test_clips_that_are_coded_at_one_size_and_shown_at_others_are_refused_as_they_are_shown(tmp_path):
+    phone, lying = filmed(tmp_path / "a.mp4", 64, 32, 90), filmed(tmp_path / "b.mp4", 64, 32)
+    with pytest.raises(ValueError, match="clip1 and clip0 differ in size: 64×32 px and 32×64 px"):
+        stitched(phone, lying)
 
 
 def test_every_frame_moves_the_progress_and_cancel_stops(wall, monkeypatch):

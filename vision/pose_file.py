@@ -7,15 +7,19 @@ canvas.
 """
 
 import json
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from .pose import PoseTrack
+from .pose import PARTS, PoseTrack
 
 FORMAT, VERSION = "animate_anywhere pose", 1
 DEFAULT_FPS = 24.0
+MAX_FPS = 100_000.0
+MAX_CANVAS_PX = 1_000_000
+MAX_COORDINATE_PX = 1e9
 CANVAS = ("canvas_width", "canvas_height")
 BODY, FEET = "pose_keypoints_2d", "foot_keypoints_2d"
 # OpenPose's BODY_25: the joint between the hips (8) is none of the 18, and the feet, left before right, come last.
@@ -34,11 +38,19 @@ class PoseFile(NamedTuple):
 
 def save_pose(path: Path, frames: list[dict], fps: float) -> None:
     """Write ``frames``, a POSE_KEYPOINT list. Raises ValueError, naming ``pose`` or ``fps``, for what is none."""
-    if not 0 < fps < float("inf"):
-        raise ValueError(f"fps: {fps} is no frame rate; it must be above 0.")
+    path.write_text(to_json(frames, fps), encoding="utf-8")
+
+
+def to_json(frames: list[dict], fps: float) -> str:
+    """What save_pose() writes. Raises the same."""
+    if not _is_number(fps) or not 0 < fps <= MAX_FPS:
+        raise ValueError(f"fps: {_shown(fps)} is no frame rate; it must be above 0.")
     PoseTrack.from_openpose(frames)
-    content = {"format": FORMAT, "version": VERSION, "fps": fps, "frames": frames}
-    path.write_text(json.dumps(content, allow_nan=False, separators=(",", ":")), encoding="utf-8")
+    content = {"format": FORMAT, "version": VERSION, "fps": float(fps), "frames": frames}
+    try:
+        return json.dumps(content, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"pose: it cannot be saved as JSON ({error}). Use lists of plain numbers.") from error
 
 
 def load_pose(path: Path, canvas: tuple[int, int] | None = None) -> PoseFile:
@@ -62,11 +74,21 @@ def series(path: Path) -> list[Path]:
     if not named:
         return [path]
     found = []
-    for file in path.parent.iterdir():
-        match = OF_SERIES.fullmatch(file.name)
-        if match and match[1] == named[1] and file.is_file():
-            found.append(file)
+    with os.scandir(path.parent) as entries:
+        for entry in entries:
+            match = OF_SERIES.fullmatch(entry.name)
+            if match and match[1] == named[1] and entry.is_file():
+                found.append(path.parent / entry.name)
+                if entry.is_symlink():
+                    _check_link(found[-1])
     return sorted(found, key=lambda file: (_number(file), file.name))
+
+
+def _check_link(file: Path) -> None:
+    if file.resolve().parent != file.parent.resolve():
+        raise ValueError(
+            f"file: {file.name} is a link out of the folder of its series. Put the file itself there instead."
+        )
 
 
 def _number(file: Path) -> int:
@@ -127,6 +149,8 @@ def _frames(content: object, path: Path, canvas: tuple[int, int] | None) -> list
 def _read(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"file: {path.name} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"file: {path.name} is no text, so no JSON either. Choose a pose saved as JSON.") from error
     except RecursionError as error:
@@ -135,18 +159,21 @@ def _read(path: Path) -> object:
         raise ValueError(
             f"file: {path.name} is no valid JSON (line {error.lineno}: {error.msg}). Was it cut off, or edited by hand?"
         ) from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise ValueError(f"file: {path.name} holds a number that is too long for a pose.") from error
 
 
 def _fps(content: dict, path: Path) -> float | None:
     version, fps = content.get("version", VERSION), content.get("fps")
     if content.get("format") == FORMAT and version != VERSION:
         raise ValueError(
-            f"file: {path.name} has version {version} of the pose format; this pack reads {VERSION}. Update the pack."
+            f"file: {path.name} has version {_shown(version)} of the pose format; this pack reads {VERSION}. "
+            "Update the pack."
         )
     if fps is None:
         return None
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < float("inf"):
-        raise ValueError(f"file: {path.name} says {fps!r} frames a second; it must be a number above 0.")
+    if not _is_number(fps) or not 0 < fps <= MAX_FPS:
+        raise ValueError(f"file: {path.name} says {_shown(fps)} frames a second; it must be a number above 0.")
     return float(fps)
 
 
@@ -154,17 +181,49 @@ def _frame(frame: object, index: int, canvas: tuple[int, int] | None) -> dict:
     """``frame`` as it is, but that a missing canvas is added, and 25 joints become 18 and feet."""
     if not isinstance(frame, dict):
         raise ValueError(f"frame {index} is {_kind(frame)}, no frame with people in it.")
-    if not all(isinstance(frame.get(side), int | float) for side in CANVAS):
+    if any(frame.get(side) is None for side in CANVAS):
         if canvas is None:
             raise ValueError(
                 f"frame {index} does not say how large its canvas is (canvas_width and canvas_height). Give the width "
                 "and height of the video that the pose was taken from."
             )
         frame = {**frame, **dict(zip(CANVAS, canvas))}
+    for side in CANVAS:
+        if not _is_number(frame[side]) or not 1 <= frame[side] <= MAX_CANVAS_PX:
+            raise ValueError(f"{side} of frame {index} is {_shown(frame[side])}; it must be 1 to {MAX_CANVAS_PX} px.")
     people = frame.get("people")
-    if isinstance(people, list) and any(_has_25_joints(person) for person in people):
-        frame = {**frame, "people": [_from_25(person) if _has_25_joints(person) else person for person in people]}
+    if isinstance(people, list):
+        for number, person in enumerate(people):
+            _check_person(person, f"person {number} in frame {index}")
+        if any(_has_25_joints(person) for person in people):
+            frame = {**frame, "people": [_from_25(person) if _has_25_joints(person) else person for person in people]}
     return frame
+
+
+def _check_person(person: object, who: str) -> None:
+    """Raise ValueError, naming ``who``, unless all lists of points are lists of numbers, or there is none."""
+    if not isinstance(person, dict):
+        raise ValueError(f"{who} is {_kind(person)}, no object with {BODY}.")
+    for name in PARTS:
+        points = person.get(name)
+        if points is None:
+            continue
+        if not isinstance(points, list):
+            raise ValueError(f"{name} of {who} is {_kind(points)}, no list of x, y, confidence.")
+        for value in points:
+            if not _is_number(value):
+                raise ValueError(f"{name} of {who} holds {_shown(value)}, which is no number.")
+            if abs(value) > MAX_COORDINATE_PX:
+                raise ValueError(f"{name} of {who} holds {_shown(value)}, which is not finite or too large.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _has_25_joints(person: object) -> bool:
@@ -179,5 +238,7 @@ def _from_25(person: dict) -> dict:
 
 
 def _kind(content: object) -> str:
-    names = {list: "an empty list", dict: "an object without frames", str: "a text", type(None): "nothing"}
+    if isinstance(content, list):
+        return "a list" if content else "an empty list"
+    names = {dict: "an object without frames", str: "a text", type(None): "nothing"}
     return names.get(type(content), "a number")
