@@ -30,25 +30,17 @@ def _checked(execute: Callable) -> Callable:
     @functools.wraps(execute)
     def check_and_execute(cls: type[CheckedNode], *args, **kwargs) -> io.NodeOutput:
         given = signature.bind(cls, *args, **kwargs)
-        inputs = (cls.SCHEMA or cls.define_schema()).inputs
-        for item in sorted(inputs, key=_takes_time):
-            if item.id not in given.arguments:
-                continue
-            value = given.arguments[item.id]
-            if value is None and item.optional:
-                del given.arguments[item.id]  # the default of execute
-            else:
-                given.arguments[item.id] = _check(item, value, item.id in cls.FILE_INPUTS)
+        for item in (cls.SCHEMA or cls.define_schema()).inputs:
+            if item.id in given.arguments:
+                given.arguments[item.id] = _check(item, given.arguments[item.id], item.id in cls.FILE_INPUTS)
         return execute(*given.args, **given.kwargs)
 
     return check_and_execute
 
 
-def _takes_time(item: io.Input) -> bool:
-    return isinstance(item, io.Image.Input | io.Mask.Input)
-
-
 def _check(item: io.Input, value: object, is_file: bool) -> object:
+    if value is None and item.optional:
+        return None
     if isinstance(item, io.Int.Input | io.Float.Input):
         whole = isinstance(item, io.Int.Input)
         return socket_values.number_value(value, item.id, whole, item.min, item.max)

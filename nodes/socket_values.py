@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 
 import comfy.sd
-import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -113,7 +112,7 @@ def latent_value(latent: object, socket: str) -> Mapping:
 def number_value(value: object, socket: str, whole: bool, low: float | None, high: float | None) -> float | int:
     """A number of a widget, or of a link that went past the widget's limits."""
     kind = "whole number" if whole else "number"
-    wrong = isinstance(value, bool | np.bool_) or not isinstance(value, Integral if whole else Real)
+    wrong = isinstance(value, bool) or not isinstance(value, Integral if whole else Real)
     if wrong and whole and isinstance(value, float) and value.is_integer():
         value, wrong = int(value), False  # 24.0 from a math node
     if wrong or (isinstance(value, float) and not math.isfinite(value)):
@@ -132,9 +131,9 @@ def choice_value(value: object, socket: str, options: Sequence) -> object:
 
 
 def switch_value(value: object, socket: str) -> bool:
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, bool):
         raise ValueError(f"{socket}: {_shown(value)} is neither true nor false.")
-    return bool(value)
+    return value
 
 
 def text_value(value: object, socket: str) -> str:
