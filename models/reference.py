@@ -17,7 +17,6 @@ from .latents import PATCH, SIZE_STEP, check_size
 
 LARGEST = 1360 * 768  # pixels: what the 5B model was trained with; beyond it the features only grow
 GREY = 0.5  # zero in the VAE's input
-EDGE = 0.5  # a mask's value from which a pixel is inside
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: the host compares conditions, and tensors have no truth value
@@ -87,18 +86,15 @@ class ReferenceNet(CogVideoXTransformer3DModel):
 def prepare_character(character: Tensor, mask: Tensor | None, width: int = 0, height: int = 0) -> Tensor:
     """The first of ``character`` [T, H, W, 3 or 4], whole, fitted into ``width``×``height`` px: [1, height, width, 3].
 
-    mask: [T or 1, H, W], 1 where the person is; what lies outside becomes gray, and so does what the picture's own
-    alpha leaves out. A size of 0 is the picture's own, at most LARGEST pixels. Raises ValueError, naming the socket,
-    for a mask that leaves nothing or has another size, and for a bad size.
+    mask: [T or 1, H, W], 1 where the person is; what lies outside becomes grey. A size of 0 is the picture's own, at
+    most LARGEST pixels. Raises ValueError, naming the socket, for an empty picture, another mask size or a bad size.
     """
+    if character.ndim != 4 or not character.shape[0]:
+        raise ValueError(f"character: expected a picture, got none (shape {tuple(character.shape)}).")
     if bool(width) != bool(height):
         raise ValueError(f"width and height: give both or leave both at 0; got {width}×{height}.")
-    picture, alpha = character[:1, ..., :3], character[:1, ..., 3:]
-    if alpha.shape[-1]:
-        _check_leaves_something(alpha, "character: its alpha is 0 everywhere")
-        picture = GREY + (picture - GREY) * alpha
+    picture = character[:1, ..., :3]
     if mask is not None:
-        _check_leaves_something(mask, "mask: it is black everywhere")
         if mask.shape[-2:] != picture.shape[1:3]:
             sizes = [f"{shape[1]}×{shape[0]}" for shape in (mask.shape[-2:], picture.shape[1:3])]
             raise ValueError(f"mask: it is {sizes[0]} px and the character's picture {sizes[1]} px; make them equal.")
@@ -108,14 +104,6 @@ def prepare_character(character: Tensor, mask: Tensor | None, width: int = 0, he
         width, height = _own_size(picture.shape[2], picture.shape[1])
     check_size(width, height)
     return _fit(picture, width, height)
-
-
-def _check_leaves_something(mask: Tensor, problem: str) -> None:
-    if not (mask > EDGE).any():
-        raise ValueError(
-            f"{problem}, so nothing of the character is left. Load Image gives such a mask for every picture without "
-            "alpha: leave mask unconnected then, or make one with Segment Character."
-        )
 
 
 def _own_size(width: int, height: int) -> tuple[int, int]:

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..models import attach, checkpoint, latents, reference
 from . import sockets
-from .checked_node import CheckedNode
 
 FOLDER = "animate_anywhere"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -26,9 +25,7 @@ def register_folders() -> None:
     folder_paths.folder_names_and_paths[FOLDER] = (paths, set(folder_paths.supported_pt_extensions))
 
 
-class LoadAdapter(CheckedNode):
-    FILE_INPUTS = ("adapter",)
-
+class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -62,7 +59,7 @@ def _strength(name: str, what: str, tooltip: str, maximum: float) -> io.Float.In
     return io.Float.Input(name, default=1.0, min=0.0, max=maximum, step=0.05, tooltip=f"{what} {tooltip}")
 
 
-class ApplyAdapter(CheckedNode):
+class ApplyAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -112,7 +109,7 @@ class ApplyAdapter(CheckedNode):
         return io.NodeOutput(attach.attach(model, adapter, pose_strength, reference_strength, background_motion))
 
 
-class EncodeReference(CheckedNode):
+class EncodeReference(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": 8192, "step": latents.SIZE_STEP, "advanced": True}
@@ -125,10 +122,7 @@ class EncodeReference(CheckedNode):
             inputs=[
                 sockets.Adapter.Input("adapter", tooltip="From Load AnimateAnywhere Adapter, the same as for Apply."),
                 sockets.vae_input(),
-                io.Image.Input(
-                    "character",
-                    tooltip="One picture of the person. Of several, the first is used. Transparent parts are left out.",
-                ),
+                io.Image.Input("character", tooltip="One picture of the person. Of several, the first is used."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
@@ -157,9 +151,7 @@ class EncodeReference(CheckedNode):
         latents.check_vae(vae)
         attach.check_has_reference(adapter)
         picture = reference.prepare_character(character, mask, width, height)
-        read = attach.encode_reference(adapter, latents.encode_frames(vae, picture))
-        question = sockets.mask_question(mask)
-        return io.NodeOutput(read, ui=ui.PreviewText(question[0]) if question else None)
+        return io.NodeOutput(attach.encode_reference(adapter, latents.encode_frames(vae, picture)))
 
 
 NODES = [LoadAdapter, ApplyAdapter, EncodeReference]

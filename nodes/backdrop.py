@@ -9,7 +9,6 @@ from ..vision import backdrop, track_motion
 from ..vision.camera_path import CameraPath
 from ..vision.tracks import Tracks
 from . import sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of, ranges
 from .tracks import motion_in_words
 
@@ -43,7 +42,7 @@ def _report(motion: track_motion.Motion, revealed: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-class MoveBackground(CheckedNode):
+class MoveBackground(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
@@ -121,16 +120,13 @@ class MoveBackground(CheckedNode):
     def execute(
         cls, background, tracks=None, camera_path=None, depth=None, zoom=1.0, parallax=0.6, width=0, height=0
     ) -> io.NodeOutput:
+        sockets.check_frames(background, "background")
+        if depth is not None:
+            sockets.check_frames(depth, "depth")
         motion = _motion(background, tracks, camera_path, width, height)
         progress = progress_of(len(motion))
         images, revealed = backdrop.move_background(background, motion, depth, parallax, zoom, progress)
-        lines = [_report(motion, revealed.mean(dim=(1, 2)).numpy())]
-        if tracks is not None and not tracks.get("width"):
-            lines.append(
-                f"The tracks do not say the size of their picture; {motion.width}×{motion.height} px was assumed. If "
-                "that is wrong, the motion is too: set width and height to the size they were made for"
-            )
-        report = "\n".join(lines)
+        report = _report(motion, revealed.mean(dim=(1, 2)).numpy())
         return io.NodeOutput(images, revealed, report, ui=ui.PreviewText(report))
 
 

@@ -7,7 +7,6 @@ from comfy_api.latest import io, ui
 from ..models import inpainter
 from ..vision import plate, retouch
 from . import files, sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of, ranges
 
 INVENT = ("auto", "lama", "telea")
@@ -53,7 +52,7 @@ def _fill_of(invent: str) -> plate.Fill:
     return fill
 
 
-class InpaintBackground(CheckedNode):
+class InpaintBackground(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -110,10 +109,11 @@ class InpaintBackground(CheckedNode):
 
     @classmethod
     def execute(cls, images, mask, method="temporal", grow=plate.GROW, shadow=0, invent="auto") -> io.NodeOutput:
+        sockets.check_frames(images)
         progress = progress_of(plate.steps(len(images), method, shadow))
         fill = _fill_of(invent)
         result = plate.clean_background(images, mask, progress, method=method, grow=grow, shadow=shadow, fill=fill)
-        report = "\n".join([*sockets.mask_question(mask), _report(result)])
+        report = _report(result)
         return io.NodeOutput(result.frames, result.frames[:1], result.unfilled, report, ui=ui.PreviewText(report))
 
 

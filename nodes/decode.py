@@ -5,11 +5,10 @@ from comfy_api.latest import io
 
 from ..models import latents
 from . import sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of
 
 
-class DecodeShot(CheckedNode):
+class DecodeShot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -9,7 +9,6 @@ from ..vision import drawing
 from ..vision.frames import same_shape
 from ..vision.pose import PoseTrack
 from . import sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of
 
 
@@ -24,6 +23,7 @@ def _check_size(width: int, height: int, images: Tensor | None) -> None:
 
 def _check_images(images: Tensor, track: PoseTrack) -> None:
     """Raise ValueError unless the skeletons of ``track`` lie on ``images`` [T or 1, H, W, C]."""
+    sockets.check_frames(images)
     count, (height, width) = len(track.keypoints), images.shape[1:3]
     if len(images) not in (1, count):
         raise ValueError(
@@ -37,7 +37,7 @@ def _check_images(images: Tensor, track: PoseTrack) -> None:
         )
 
 
-class DrawPose(CheckedNode):
+class DrawPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
@@ -94,11 +94,6 @@ class DrawPose(CheckedNode):
     @classmethod
     def execute(cls, pose, width=0, height=0, style="dwpose", images=None, opacity=1.0) -> io.NodeOutput:
         track = PoseTrack.from_openpose(pose)
-        if not track.present.any():
-            raise ValueError(
-                "pose: there is nobody in any of its frames, so all pictures would be black. Look at the video that it "
-                "was taken from, or take another detector."
-            )
         if images is not None:
             _check_images(images, track)
         _check_size(width, height, images)

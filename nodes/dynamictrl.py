@@ -11,7 +11,6 @@ from ..models import dynamictrl
 from ..models.dit import TEXT_TOKENS
 from ..models.text import cut
 from . import sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of
 
 FOLDER = "diffusion_models"
@@ -42,9 +41,7 @@ def path_of(checkpoint: str) -> Path:
     raise ValueError(f"checkpoint: there is no folder {checkpoint} in models/{FOLDER} any more. Choose another.")
 
 
-class LoadDynamiCtrl(CheckedNode):
-    FILE_INPUTS = ("checkpoint",)
-
+class LoadDynamiCtrl(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -81,7 +78,7 @@ class LoadDynamiCtrl(CheckedNode):
         return io.NodeOutput(dynamictrl.load(path, PRECISIONS[weight_dtype], progress_of(files)))
 
 
-class EncodePrompt(CheckedNode):
+class EncodePrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -116,7 +113,7 @@ class EncodePrompt(CheckedNode):
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens), report, ui=ui.PreviewText(report))
 
 
-class BlackOut(CheckedNode):
+class BlackOut(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -144,6 +141,7 @@ class BlackOut(CheckedNode):
 
     @classmethod
     def execute(cls, images, mask, blank) -> io.NodeOutput:
+        sockets.check_frames(images)
         return io.NodeOutput(dynamictrl.black_out(images, mask, blank))
 
 

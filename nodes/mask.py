@@ -12,7 +12,6 @@ from ..vision import outline, pointing
 from ..vision import pose as poses
 from ..vision.frames import same_shape
 from . import files, sockets
-from .checked_node import CheckedNode
 from .detection import BLAZEPOSE, LAPSE, load_blazepose, nobody
 from .feedback import progress_of
 
@@ -139,9 +138,7 @@ def _matted(network: mattes.VitMatte, images: Tensor, mask: Tensor) -> Tensor:
     return network.matte(images, masks.trimap(mask, width, into=mask), progress_of(len(images)))
 
 
-class SegmentCharacter(CheckedNode):
-    FILE_INPUTS = ("weights",)
-
+class SegmentCharacter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -216,6 +213,7 @@ class SegmentCharacter(CheckedNode):
         cls, images, model="blazepose", feather=4, grow=0, pose=None, steadiness=0.5, refine=True, weights="auto",
         objects=False, matting="off",
     ) -> io.NodeOutput:  # fmt: skip
+        sockets.check_frames(images)
         track = None if pose is None else _track_for(images, pose)
         held = torch.zeros(images.shape[:3])
         matte = None if matting == "off" else mattes.load(VITMATTE.path(asked_by="matting"))
@@ -231,7 +229,7 @@ class SegmentCharacter(CheckedNode):
         return io.NodeOutput(masks.feather(mask, feather, into=mask), held)
 
 
-class ShapeAgnosticMask(CheckedNode):
+class ShapeAgnosticMask(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         block = {"default": masks.BLOCK, "min": 1, "max": 4096}

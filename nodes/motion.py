@@ -11,7 +11,6 @@ from ..vision import footing, path_tracks
 from ..vision.camera_path import CameraPath
 from ..vision.pose import PoseTrack
 from . import sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of, ranges
 from .tracks import motion_in_words
 
@@ -44,8 +43,8 @@ def _geometry(track: PoseTrack, progress: Progress) -> CameraPath:
 METHODS = {"learned": _learned, "geometry": _geometry}
 
 
-def _track_of(pose: list[dict]) -> tuple[PoseTrack, list[str]]:
-    track, notes = sockets.read_pose(pose)
+def _track_of(pose: list[dict]) -> PoseTrack:
+    track = PoseTrack.from_openpose(pose)
     if len(pose) < 2:
         raise ValueError("pose: it has one frame. Motion is what changes from a frame to the next: give two at least.")
     if not track.present.any():
@@ -53,7 +52,7 @@ def _track_of(pose: list[dict]) -> tuple[PoseTrack, list[str]]:
             "pose: there is nobody in any of its frames, so nothing tells how the background moves. Is it the pose of "
             "the right video?"
         )
-    return track, notes
+    return track
 
 
 def _report(track: PoseTrack, path: CameraPath, method: str) -> str:
@@ -82,7 +81,7 @@ def _report(track: PoseTrack, path: CameraPath, method: str) -> str:
     return "\n".join(lines)
 
 
-class PoseToTracks(CheckedNode):
+class PoseToTracks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -129,12 +128,12 @@ class PoseToTracks(CheckedNode):
 
     @classmethod
     def execute(cls, pose, method="learned", points=path_tracks.DEFAULT, reseed=True) -> io.NodeOutput:
-        track, notes = _track_of(pose)
+        track = _track_of(pose)
         frames = len(pose)
         progress = progress_of(2 * frames)
         path = METHODS[method](track.measured, progress)
         tracks = path_tracks.carry_points(path, track, points, reseed, lambda done: progress(frames + done))
-        report = "\n".join([_report(track, path, method), *notes])
+        report = _report(track, path, method)
         return io.NodeOutput(tracks.to_host(), path, report, ui=ui.PreviewText(report))
 
 

@@ -8,12 +8,11 @@ from ..models import windows
 from ..models.windows import LAST_FRAME
 from . import cost as costs
 from . import sockets
-from .checked_node import CheckedNode
 from .sampling import Sampling, plan_windows
 from .sampling_inputs import cfg_input, material_inputs, steps_input, window_inputs
 
 
-class PlanShot(CheckedNode):
+class PlanShot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

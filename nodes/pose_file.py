@@ -13,7 +13,6 @@ from ..models import fingerprint
 from ..models.whole_file import whole
 from ..vision import pose_file
 from . import save_names, sockets
-from .checked_node import CheckedNode
 
 ENDING = ".json"
 OUTPUT = " [output]"  # the host's mark for a file of the output folder
@@ -67,7 +66,7 @@ def _missing(file: str) -> str:
     return f"file: there is no {name} in the {kinds.get(folder, 'input')} folder."
 
 
-class SavePose(CheckedNode):
+class SavePose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -119,9 +118,7 @@ class SavePose(CheckedNode):
         return io.NodeOutput(named, ui=ui.PreviewText(named))
 
 
-class LoadPose(CheckedNode):
-    FILE_INPUTS = ("file",)
-
+class LoadPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "optional": True, "advanced": True}

@@ -16,7 +16,6 @@ from ..models.windows import LAST_FRAME, Plan
 from . import film, save_names, sockets
 from . import shot as shots
 from .audio import read_audio
-from .checked_node import CheckedNode
 from .long_shot import LongShot, handover_bytes
 from .render_state import State
 from .sampling import SAME, Sampling, plan_windows
@@ -65,7 +64,7 @@ def _inputs() -> list[io.Input]:
     ]
 
 
-class RenderShot(CheckedNode):
+class RenderShot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -6,7 +6,6 @@ from comfy_api.latest import io, ui
 from ..vision import retarget as bodies
 from ..vision.pose import PoseTrack, drop
 from . import preview, sockets
-from .checked_node import CheckedNode
 from .feedback import frames_of, ranges
 from .pose import check_something_is_kept, dropped_frames_input, lead_of
 
@@ -50,7 +49,7 @@ def _limb(name: str, what: str) -> io.Float.Input:
     )
 
 
-class RetargetPose(CheckedNode):
+class RetargetPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -108,8 +107,7 @@ class RetargetPose(CheckedNode):
         cls, driving, reference, mode="proportions", size="reference", place="driving", torso=1.0, head=1.0, arms=1.0,
         legs=1.0, hands=1.0, dropped_frames="",
     ) -> io.NodeOutput:  # fmt: skip
-        found, notes = sockets.read_pose(driving, "driving")
-        picture, more = sockets.read_pose(reference, "reference")
+        found, picture = (PoseTrack.from_openpose(*given) for given in ((driving, "driving"), (reference, "reference")))
         dropped = frames_of(dropped_frames, len(found.keypoints), "dropped_frames")
         track = found
         if dropped.any():
@@ -119,10 +117,11 @@ class RetargetPose(CheckedNode):
             pose = track.to_openpose() if dropped.any() else driving
             return _result(pose, track, found, dropped, "The driving pose as it is: mode is off.")
         adjust = {"torso": torso, "head": head, "arms": arms, "legs": legs, "hands": hands}
+        for limb, factor in adjust.items():
+            if not (np.isfinite(factor) and factor > 0):
+                raise ValueError(f"{limb}: {factor} is no ratio. Give a number above 0; 1 leaves the limb as it is.")
         done = bodies.retarget(track, picture, mode, adjust, size, place)
-        return _result(
-            done.pose.to_openpose(), done.pose, found, dropped, "\n".join([*_told(done, size), *notes, *more])
-        )
+        return _result(done.pose.to_openpose(), done.pose, found, dropped, "\n".join(_told(done, size)))
 
 
 def _result(pose: list[dict], track: PoseTrack, found: PoseTrack, dropped: np.ndarray, report: str) -> io.NodeOutput:

@@ -7,14 +7,13 @@ from ..models import dit, sampler
 from ..models.windows import LAST_FRAME
 from . import shot as shots
 from . import sockets
-from .checked_node import CheckedNode
 from .long_shot import LongShot
 from .sampling import SAME, Sampling, plan_windows
 from .sampling_inputs import long_shot_inputs, method_input, report_outputs, sampling_inputs, steps_input
 from .shot_report import ShotReport
 
 
-class Sampler(CheckedNode):
+class Sampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -33,7 +32,7 @@ class Sampler(CheckedNode):
         return io.NodeOutput(sampler.CogVideoXSampler(method))
 
 
-class Schedule(CheckedNode):
+class Schedule(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -65,7 +64,7 @@ class Schedule(CheckedNode):
         return io.NodeOutput(sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise))
 
 
-class SampleShot(CheckedNode):
+class SampleShot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -13,7 +13,6 @@ from ..vision import drawing, drawn_pose
 from ..vision import mask as masks
 from ..vision.tracking import Identities
 from . import detection, sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of
 
 START = {
@@ -34,7 +33,6 @@ def _report(shot: clips.Shot, background, mask, agreement: float | None) -> str:
         f"Character: {'from the reference' if shot.reference is not None else 'none connected'}",
     ]
     if mask is not None:
-        lines += sockets.mask_question(shot.mask)
         lines.append("Mask: not used, the background is one picture" if shot.mask is None else _mask_report(shot.mask))
     if agreement is not None:
         lines.append(START[shot.start is not None].format(agreement, drawn_pose.ALIKE))
@@ -42,8 +40,6 @@ def _report(shot: clips.Shot, background, mask, agreement: float | None) -> str:
 
 
 def _mask_report(mask: Tensor) -> str:
-    if not mask.any():
-        return "Mask: it is black everywhere, so nothing is blanked"
     return f"Mask: {mask.mean():.0%} of the video is blanked in gray"
 
 
@@ -63,7 +59,7 @@ def _in_blocks(mask: Tensor, block: int) -> Tensor:
     return masks.shape_agnostic(mask, *sides, progress, steady=True)
 
 
-class Shot(CheckedNode):
+class Shot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "step": latents.SIZE_STEP}
@@ -202,7 +198,7 @@ def encode(
     return positive, negative, {"samples": encoded.empty_latent()}
 
 
-class EncodeShot(CheckedNode):
+class EncodeShot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -273,7 +269,7 @@ class EncodeShot(CheckedNode):
         return io.NodeOutput(*marked, latent, ui=ui.PreviewText(report))
 
 
-class NoPrompt(CheckedNode):
+class NoPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -3,10 +3,6 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vision import mask as masks
-from ..vision.identity_order import order_people
-from ..vision.pose import PoseTrack
-
 PREFIX = "AA_"
 
 CATEGORY = "AnimateAnywhere"
@@ -37,24 +33,10 @@ def check_both_or_neither(width: int, height: int, instead: str) -> None:
             raise ValueError(f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: {instead}.")
 
 
-def read_pose(pose: list[dict], socket: str = "pose") -> tuple[PoseTrack, list[str]]:
-    """A POSE_KEYPOINT whose people keep their number, and lines for a report where they did not.
-
-    Raises ValueError, naming the ``socket``, for a malformed pose.
-    """
-    ordered = order_people(PoseTrack.from_openpose(pose, socket))
-    if not ordered.moved.any():
-        return ordered.track, []
-    return ordered.track, [
-        f"People change places in the list of {socket} in {ordered.moved.sum()} frames; they were told apart by where "
-        "they stand. Extract Pose and Mask follows each of them"
-    ]
-
-
-def mask_question(mask: Tensor | None) -> list[str]:
-    """A line for a report where ``mask`` [T, H, W] looks inverted; none otherwise."""
-    if mask is None or not masks.looks_inverted(mask):
-        return []
-    return [
-        f"Is the mask inverted? It covers {(mask > masks.INSIDE).float().mean():.0%} of the picture. If so: Invert Mask"
-    ]
+def check_frames(images: Tensor, socket: str = "images") -> None:
+    """Raise ValueError unless ``images`` are frames [T, H, W, 3 or 4], one at least."""
+    shape = "×".join(map(str, images.shape))
+    if images.dim() != 4 or images.shape[-1] not in (3, 4):
+        raise ValueError(f"{socket}: expected frames × height × width × 3 (or 4) colours, found {shape}.")
+    if 0 in images.shape:
+        raise ValueError(f"{socket}: there is no picture in it ({shape}). Was the video loaded, or its range empty?")

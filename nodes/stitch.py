@@ -9,14 +9,12 @@ from torch import Tensor
 
 from ..vision import stitch
 from . import sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of
-from .socket_values import image_value
 
 RATES_DIFFER = 0.005  # relative: files round their rate, and nobody sees so little
 
 
-class StitchClips(CheckedNode):
+class StitchClips(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         clip = io.MultiType.Input("clip", [io.Image, io.Video], tooltip="One clip: its frames, or a video.")
@@ -113,7 +111,8 @@ def _rotation(video: InputImpl.VideoFromFile) -> int:
 def _frames(name: str, clip: Tensor | Input.Video) -> Tensor:
     if isinstance(clip, Input.Video):
         clip = clip.get_components().images
-    return image_value(clip, name)
+    sockets.check_frames(clip, name)
+    return clip
 
 
 def _report(made: stitch.Stitched, lengths: list[int], rate: Fraction | None) -> str:

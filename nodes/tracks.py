@@ -8,7 +8,6 @@ import nodes
 from ..vision import background_tracks
 from ..vision import tracks as points
 from . import preview, sockets
-from .checked_node import CheckedNode
 from .feedback import progress_of, ranges
 
 NOTICEABLE = 0.05  # px a frame, or about as much at the picture's edge: less is not told
@@ -80,7 +79,7 @@ def _report(found: background_tracks.Tracked, reseed: bool, placed: np.ndarray) 
     return "\n".join(lines)
 
 
-class TrackBackground(CheckedNode):
+class TrackBackground(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -146,16 +145,17 @@ class TrackBackground(CheckedNode):
         cls, images, points=background_tracks.DEFAULT, reseed=True, grow=background_tracks.GROW, mask=None,
         placed_points="",
     ) -> io.NodeOutput:  # fmt: skip
+        sockets.check_frames(images)
         placed = places_of(placed_points)
         pixels = placed * [images.shape[2], images.shape[1]] if len(placed) else None
         progress = progress_of(2 * len(images))
         found = background_tracks.track_background(images, mask, points, reseed, grow, progress, pixels)
-        report = "\n".join([*sockets.mask_question(mask), _report(found, reseed, placed)])
+        report = _report(found, reseed, placed)
         shown = {"aa_points": [preview.background_points(images, found, placed)]}
         return io.NodeOutput(found.tracks.to_host(), found.camera, report, ui=ui.PreviewText(report).as_dict() | shown)
 
 
-class DrawTracks(CheckedNode):
+class DrawTracks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}

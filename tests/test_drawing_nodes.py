@@ -22,16 +22,10 @@ def test_draw_pose_is_as_large_as_the_video_or_as_asked():
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "message"),
-    [
-        (64, 0, "height: 64×0 is no size"),
-        (0, 64, "width: 0×64 is no size"),
-        (-1, 64, "width: -1 is outside the range"),
-        (64, -1, "height: -1 is outside the range"),
-    ],
+    ("width", "height", "named"), [(64, 0, "height"), (0, 64, "width"), (-1, 64, "width"), (64, -1, "height")]
 )
-def test_half_a_size_is_refused(width, height, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
+def test_half_a_size_is_refused(width, height, named):
+    with pytest.raises(ValueError, match=f"^{named}: {width}×{height} is no size"):
         nodes.DrawPose.execute(pose_of(1, 64, 64), width, height)
 
 

@@ -79,7 +79,7 @@ def broken(**changes):
         ({"people": []}, "found dict"),
         (["nose"], "frame 0 has no canvas"),
         ([{"people": []}], "frame 0 has no canvas"),
-        (broken(canvas_width=0)[1:], "the canvas must be 1 to 65536 px wide and high; frame 0 says 0"),
+        (broken(canvas_width=0)[1:], "larger than 0×0; it is 0×48"),
         (broken(canvas_width=80), "frame 0 has 64×48, frame 1 has 80×48"),
         (broken(people={"pose_keypoints_2d": []}), "people of frame 1"),
         (broken(people=[{"pose_keypoints_2d": [1.0] * 53}]), "person 0 in frame 1 must be 18 times .* there are 53"),

@@ -130,7 +130,7 @@ def test_the_lead_is_the_one_nearest_to_the_point(clip):
     [
         ({"people": 0}, "people: 0 "),
         ({"lead": "tallest"}, "lead: 'tallest'"),
-        ({"lead_x": 1.5}, "lead_x: 1.5 is outside the range"),
+        ({"lead_x": 1.5}, "lead_x: 1.5 lies outside"),
     ],
 )
 def test_a_choice_that_cannot_be_is_refused(clip, wrong, message):

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 INSIDE = 0.5
-# Shares of the picture and of its border from which a mask is likely to be that of everything but the person.
-INVERTED_AREA, INVERTED_BORDER = 0.5, 0.8
 BLOCK = 10  # px; "During inference, we set k_h = h/10 and k_w = w/10", Animate Anyone 2, section 3.2
 FEWEST_BLOCKS = 2  # a side in training: one block is a plain box
 FINEST_BLOCK = 5  # px: finer ones show the outline
@@ -46,13 +44,6 @@ def fit_mask(mask: Tensor, frames: Tensor) -> Tensor:
             "mask is also right, and serves for every frame."
         )
     return mask
-
-
-def looks_inverted(mask: Tensor) -> bool:
-    """Whether ``mask`` [T, H, W] covers most of the pictures and of their borders, as a person's hardly ever does."""
-    border = torch.cat([mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1]], dim=1)  # [T, 2·(H + W)]
-    covered, at_border = ((part > INSIDE).float().mean() for part in (mask, border))
-    return bool(covered > INVERTED_AREA and at_border > INVERTED_BORDER)
 
 
 class Cropped:

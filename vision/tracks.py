@@ -5,7 +5,7 @@ camera_path.py.
 """
 
 import colorsys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +17,6 @@ from torch import Tensor
 from .frames import same_shape
 from .mask import three_dimensions
 
-MAX_SIDE_PX = 65_536
 RADIUS = 1 / 64  # of the picture's shorter side: 7.5 px at 480, clear after the VAE's eightfold reduction
 GOLDEN = 0.618034  # of the colour circle from one point to the next: neighbours in the list never look alike
 SUBPIXEL = 4  # bits of a pixel that OpenCV draws to
@@ -45,13 +44,7 @@ class Tracks:
 
         Raises ValueError where the shapes do not belong together, or no point is ever visible.
         """
-        path = tracks.get("track_path") if isinstance(tracks, Mapping) else None
-        if not isinstance(path, Tensor | np.ndarray):
-            raise ValueError(
-                f"tracks: expected TRACKS with a track_path, found a {type(tracks).__name__}. Connect Track Background "
-                "or Pose to Tracks."
-            )
-        path = torch.as_tensor(path).float().cpu().numpy()
+        path = torch.as_tensor(tracks["track_path"]).float().cpu().numpy()
         if path.ndim != 3 or path.shape[-1] != 2 or not len(path):
             raise ValueError(
                 f"tracks: track_path must be [frames, points, 2], with at least one frame; got {list(path.shape)}."
@@ -69,8 +62,7 @@ class Tracks:
                 f"tracks: none of the {path.shape[1]} points is visible in any frame. Look at the report of the node "
                 "that made them: a background without texture has no trackable points."
             )
-        width, height = (_side_or_unknown(tracks.get(name)) for name in ("width", "height"))
-        return cls(np.nan_to_num(path), visible, width, height)
+        return cls(np.nan_to_num(path), visible, int(tracks.get("width", 0)), int(tracks.get("height", 0)))
 
     def to_host(self) -> dict:
         """TRACKS for the host's nodes, which leave the size of the picture unread."""
@@ -123,12 +115,6 @@ def draw(
         if progress is not None:
             progress(t + 1)
     return out
-
-
-def _side_or_unknown(value: object) -> int:
-    """A side of the picture in px, 0 where the tracks do not say it."""
-    known = isinstance(value, int | float) and 0 < value <= MAX_SIDE_PX
-    return int(value) if known else 0
 
 
 def _alpha(mask: Tensor, tracks: Tracks) -> Tensor:
