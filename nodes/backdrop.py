@@ -42,7 +42,7 @@ def _report(motion: track_motion.Motion, revealed: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-class MoveBackground(io.ComfyNode):
+class MoveBackground(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
@@ -120,9 +120,6 @@ class MoveBackground(io.ComfyNode):
     def execute(
         cls, background, tracks=None, camera_path=None, depth=None, zoom=1.0, parallax=0.6, width=0, height=0
     ) -> io.NodeOutput:
-        sockets.check_frames(background, "background")
-        if depth is not None:
-            sockets.check_frames(depth, "depth")
         motion = _motion(background, tracks, camera_path, width, height)
         progress = progress_of(len(motion))
         images, revealed = backdrop.move_background(background, motion, depth, parallax, zoom, progress)

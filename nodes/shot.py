@@ -12,6 +12,7 @@ from ..vision import drawing, drawn_pose
 from ..vision.tracking import Identities
 from . import detection, sockets
 from .feedback import progress_of
+from .socket_values import check_shows_somebody, doubt_about
 
 START = {
     True: "Start: the picture, which shows the character as the first pose does",
@@ -46,7 +47,7 @@ def _agreement(shot: clips.Shot) -> float:
     return drawn_pose.overlap(drawn[0], shot.pose[0])
 
 
-class Shot(io.ComfyNode):
+class Shot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "step": latents.SIZE_STEP}
@@ -109,6 +110,8 @@ class Shot(io.ComfyNode):
     def execute(
         cls, pose, background, reference=None, mask=None, width=0, height=0, length=0, start_pose=None, start=None
     ) -> io.NodeOutput:
+        if mask is not None and len(background) > 1:
+            check_shows_somebody(mask)
         single = sum(picture is not None for picture in (start_pose, start))
         progress = progress_of(single + len(pose) + len(background) + (0 if mask is None else len(mask)))
         shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress, start_pose, start)
@@ -117,7 +120,7 @@ class Shot(io.ComfyNode):
             agreement = _agreement(shot)
             if agreement < drawn_pose.ALIKE:
                 shot = replace(shot, start=None)
-        report = _report(shot, background, mask, agreement)
+        report = "\n".join(filter(None, [_report(shot, background, mask, agreement), doubt_about(shot.mask)]))
         timeline = {"total": shot.length, "windows": [], "conditions": shot.conditions()}
         return io.NodeOutput(shot, report, ui=ui.PreviewText(report).as_dict() | {"aa_timeline": [timeline]})
 
@@ -167,7 +170,7 @@ def encode(
     return positive, negative, {"samples": encoded.empty_latent()}
 
 
-class EncodeShot(io.ComfyNode):
+class EncodeShot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -238,7 +241,7 @@ class EncodeShot(io.ComfyNode):
         )
 
 
-class NoPrompt(io.ComfyNode):
+class NoPrompt(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
