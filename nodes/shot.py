@@ -12,7 +12,7 @@ from ..vision import drawing, drawn_pose
 from ..vision.tracking import Identities
 from . import detection, sockets
 from .feedback import progress_of
-from .socket_values import check_shows_somebody, doubt_about
+from .socket_values import doubt_about, is_black
 
 START = {
     True: "Start: the picture, which shows the character as the first pose does",
@@ -32,7 +32,12 @@ def _report(shot: clips.Shot, background, mask, agreement: float | None) -> str:
         f"Character: {'from the reference' if shot.reference is not None else 'none connected'}",
     ]
     if mask is not None:
-        lines.append("Mask: not used, the background is one picture" if shot.mask is None else "Mask: blanked in grey")
+        use = "blanked in grey"
+        if shot.mask is None:
+            use = "not used, the background is one picture"
+        elif is_black(shot.mask):
+            use = "black in every frame, so nothing is blanked"
+        lines.append(f"Mask: {use}")
     if agreement is not None:
         lines.append(START[shot.start is not None].format(agreement, drawn_pose.ALIKE))
     return "\n".join(lines)
@@ -110,8 +115,6 @@ class Shot(sockets.Node):
     def execute(
         cls, pose, background, reference=None, mask=None, width=0, height=0, length=0, start_pose=None, start=None
     ) -> io.NodeOutput:
-        if mask is not None and len(background) > 1:
-            check_shows_somebody(mask)
         single = sum(picture is not None for picture in (start_pose, start))
         progress = progress_of(single + len(pose) + len(background) + (0 if mask is None else len(mask)))
         shot = clips.make_shot(pose, background, reference, mask, width, height, length, progress, start_pose, start)

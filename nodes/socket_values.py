@@ -54,9 +54,14 @@ def read_mask(mask: object, socket: str = "mask") -> Tensor:
     return _in_unit_range(mask, socket)
 
 
+def is_black(mask: Tensor) -> bool:
+    """Whether no pixel of ``mask`` [T, H, W] is of a person."""
+    return not any(bool((frame > INSIDE).any()) for frame in mask)  # all at once would be a mask more
+
+
 def check_shows_somebody(mask: Tensor, socket: str = "mask") -> None:
     """Raise ValueError where no pixel of ``mask`` [T, H, W] is of a person."""
-    if any(bool((frame > INSIDE).any()) for frame in mask):  # all at once would be a mask more
+    if not is_black(mask):
         return
     height, width = mask.shape[1:]
     raise ValueError(

@@ -31,5 +31,5 @@ def vae_input() -> io.Vae.Input:
 def check_both_or_neither(width: int, height: int, instead: str) -> None:
     """Raise ValueError unless both are a size in px, or both 0, which stands for ``instead``."""
     for name, value, other in (("width", width, height), ("height", height, width)):
-        if value < 0 or (value == 0 and other != 0):
+        if value == 0 and other != 0:
             raise ValueError(f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: {instead}.")
