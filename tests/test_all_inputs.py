@@ -50,7 +50,7 @@ def given(dance, tmp_path_factory):
     wall = (wall * 255).round() / 255
     mask = scene.walker(MANY, (48, 64))
     dancer = (dance[:1] * 255).round() / 255
-    poses = {name: still(name, dancer) for name in ("ExtractPose",)}
+    danced = NODES["ExtractPose"].execute(dancer, "blazepose", 0.0).result[0]
     video = actors.clip(actors.LANKY).resized(64, 48)
     pose = PoseTrack(video.keypoints[:MANY], 64, 48).to_openpose()
     grid = torch.tensor([[8.0, 8.0], [40.0, 8.0], [8.0, 40.0], [40.0, 40.0]])
@@ -64,7 +64,7 @@ def given(dance, tmp_path_factory):
     reference = {"adapter": checkpoint.load(path), "vae": toys.taehv_vae(), "width": 16, "height": 16}
     return {
         "ExtractPose": {"images": dancer, "detector": "blazepose", "smoothing": 0.3},
-        "SegmentCharacter": {"images": dancer, "pose": poses["ExtractPose"]},
+        "SegmentCharacter": {"images": dancer, "pose": danced},
         "DrawPose": {"pose": pose, "images": wall},
         "RetargetPose": {"driving": pose, "reference": pose[:1]},
         "SavePose": {"pose": pose},
@@ -76,12 +76,15 @@ def given(dance, tmp_path_factory):
         "MoveBackground": {"background": wall[:1], "depth": wall[:1], "tracks": tracks, "camera_path": steady},
         "BlackOut": {"images": wall, "mask": mask, "blank": "background"},
         "EncodeReference": {"character": wall[:1], "mask": mask[:1], **reference},
-        "Shot": {"pose": wall, "background": wall, "mask": mask, "start_pose": wall[:1], "start": wall[:1]},
+        "Shot": {
+            "pose": wall,
+            "background": wall,
+            "mask": mask,
+            "start_pose": wall[:1],
+            "start": wall[:1],
+            "length": MANY,
+        },
     }
-
-
-def still(name, picture):
-    return NODES[name].execute(picture, "blazepose", 0.0).result[0]
 
 
 def run(given, name, socket, value):
@@ -142,6 +145,21 @@ def test_a_pose_with_nobody_in_it_is_told(given, name, socket, kind):
         empty = [{**frame, "canvas_width": 350, "canvas_height": 350} for frame in empty]
     with pytest.raises(ValueError, match=f"^{socket}: there is nobody in any of its"):
         run(given, name, socket, empty)
+
+
+@pytest.mark.parametrize("kind", odd_values.same_images(torch.zeros(1, 8, 8, 3)))
+def test_clips_of_another_form_are_stitched_alike(given, kind):
+    clip = given["InpaintBackground"]["images"]
+    value, meant = odd_values.same_images(clip)[kind]
+    stitched = [NODES["StitchClips"].execute({"clip0": each, "clip1": clip}, 0).result for each in (value, meant)]
+    assert stitched[0][0].shape[-1] == 3 and equal(*stitched)
+
+
+@pytest.mark.parametrize("kind", odd_values.bad_images(torch.zeros(1, 8, 8, 3)))
+def test_what_is_no_clip_is_refused(given, kind):
+    clip = given["InpaintBackground"]["images"]
+    with pytest.raises(ValueError, match="^clip1: "):
+        NODES["StitchClips"].execute({"clip0": clip, "clip1": odd_values.bad_images(clip)[kind]}, 0)
 
 
 # --- what has a widget
