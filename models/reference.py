@@ -86,20 +86,27 @@ class ReferenceNet(CogVideoXTransformer3DModel):
 def prepare_character(character: Tensor, mask: Tensor | None, width: int = 0, height: int = 0) -> Tensor:
     """The first of ``character`` [T, H, W, 3 or 4], whole, fitted into ``width``×``height`` px: [1, height, width, 3].
 
-    mask: [T or 1, H, W], 1 where the person is; what lies outside becomes grey. A size of 0 is the picture's own, at
-    most LARGEST pixels. Raises ValueError, naming the socket, for an empty picture, another mask size or a bad size.
+    mask: [T or 1, H, W], 1 where the person is; what lies outside becomes grey. The alpha of a picture with 4 channels
+    is a mask as well: what is transparent becomes grey. A size of 0 is the picture's own, at most LARGEST pixels.
+    Raises ValueError, naming the socket, for an empty or transparent picture, another mask size or a bad size.
     """
     if character.ndim != 4 or not character.shape[0]:
         raise ValueError(f"character: expected a picture, got none (shape {tuple(character.shape)}).")
     if bool(width) != bool(height):
         raise ValueError(f"width and height: give both or leave both at 0; got {width}×{height}.")
-    picture = character[:1, ..., :3]
+    picture, alpha = character[:1, ..., :3], character[:1, ..., 3:]  # [1, H, W, 3], [1, H, W, 0 or 1]
+    if alpha.numel() and not alpha.any():
+        raise ValueError("character: it is transparent everywhere: nobody is in it. Use a picture of a person.")
     if mask is not None:
         if mask.shape[-2:] != picture.shape[1:3]:
             sizes = [f"{shape[1]}×{shape[0]}" for shape in (mask.shape[-2:], picture.shape[1:3])]
             raise ValueError(f"mask: it is {sizes[0]} px and the character's picture {sizes[1]} px; make them equal.")
-        weight = mask.reshape(-1, *mask.shape[-2:])[:1, ..., None]  # [1, H, W, 1]
-        picture = GREY + (picture - GREY) * weight.to(picture)
+        weight = mask.reshape(-1, *mask.shape[-2:])[:1, ..., None].to(picture)  # [1, H, W, 1]
+        alpha = weight * alpha if alpha.numel() else weight
+        if not alpha.any():
+            raise ValueError("mask: it is black wherever the character is opaque. Leave it unconnected, or invert it.")
+    if alpha.numel():
+        picture = GREY + (picture - GREY) * alpha
     if not width:
         width, height = _own_size(picture.shape[2], picture.shape[1])
     check_size(width, height)

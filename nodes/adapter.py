@@ -7,6 +7,8 @@ from comfy_api.latest import io
 
 from ..models import attach, checkpoint, latents, reference
 from . import sockets
+from .feedback import shown
+from .socket_values import check_shows_somebody, doubt_about
 
 FOLDER = "animate_anywhere"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -25,7 +27,7 @@ def register_folders() -> None:
     folder_paths.folder_names_and_paths[FOLDER] = (paths, set(folder_paths.supported_pt_extensions))
 
 
-class LoadAdapter(io.ComfyNode):
+class LoadAdapter(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -35,7 +37,7 @@ class LoadAdapter(io.ComfyNode):
             description="Loads what makes CogVideoX follow a pose, keep a character and move the background. "
             "Files go into models/animate_anywhere; the small default is part of the pack.",
             inputs=[
-                io.Combo.Input(
+                sockets.FileInput(
                     "adapter",
                     options=folder_paths.get_filename_list(FOLDER),
                     tooltip="A safetensors file from models/animate_anywhere. It must belong to the model it is "
@@ -59,7 +61,7 @@ def _strength(name: str, what: str, tooltip: str, maximum: float) -> io.Float.In
     return io.Float.Input(name, default=1.0, min=0.0, max=maximum, step=0.05, tooltip=f"{what} {tooltip}")
 
 
-class ApplyAdapter(io.ComfyNode):
+class ApplyAdapter(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -109,7 +111,7 @@ class ApplyAdapter(io.ComfyNode):
         return io.NodeOutput(attach.attach(model, adapter, pose_strength, reference_strength, background_motion))
 
 
-class EncodeReference(io.ComfyNode):
+class EncodeReference(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": 8192, "step": latents.SIZE_STEP, "advanced": True}
@@ -150,8 +152,11 @@ class EncodeReference(io.ComfyNode):
     def execute(cls, adapter, vae, character, mask=None, width=0, height=0) -> io.NodeOutput:
         latents.check_vae(vae)
         attach.check_has_reference(adapter)
+        if mask is not None:
+            check_shows_somebody(mask[:1])
         picture = reference.prepare_character(character, mask, width, height)
-        return io.NodeOutput(attach.encode_reference(adapter, latents.encode_frames(vae, picture)))
+        encoded = attach.encode_reference(adapter, latents.encode_frames(vae, picture))
+        return io.NodeOutput(encoded, ui=shown(doubt_about(mask)))
 
 
 NODES = [LoadAdapter, ApplyAdapter, EncodeReference]

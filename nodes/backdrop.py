@@ -13,8 +13,9 @@ from .feedback import progress_of, ranges
 from .tracks import motion_in_words
 
 
-def _motion(background, tracks, camera_path, width: int, height: int) -> track_motion.Motion:
-    """The motion that was wired in, for ``width``×``height`` px (0: its own size, else that of the background)."""
+def _motion(background, tracks, camera_path, width: int, height: int) -> tuple[track_motion.Motion, str]:
+    """The motion that was wired in, for ``width``×``height`` px (0: its own size, else that of the background), and a
+    remark for the report on a size that nothing tells."""
     if (tracks is None) == (camera_path is None):
         raise ValueError(
             "tracks, camera_path: connect one of them. "
@@ -22,14 +23,19 @@ def _motion(background, tracks, camera_path, width: int, height: int) -> track_m
         )
     sockets.check_both_or_neither(width, height, "the driving video's")
     given = camera_path or Tracks.from_host(tracks)
+    is_guessed = not (width or given.width)
     width, height = width or given.width or background.shape[2], height or given.height or background.shape[1]
     if camera_path is not None:
-        return track_motion.of_camera(camera_path, width, height)
-    return track_motion.of_tracks(given.on_canvas(width, height))
+        return track_motion.of_camera(camera_path, width, height), ""
+    remark = (
+        f"The tracks do not say the size of their video: taken to be {width}×{height} px, as the background. Where it "
+        "was another, the motion is too fast or too slow: resize the background to it"
+    )
+    return track_motion.of_tracks(given.on_canvas(width, height)), remark if is_guessed else ""
 
 
-def _report(motion: track_motion.Motion, revealed: np.ndarray) -> str:
-    lines = [f"{len(motion)} frames of {motion.width}×{motion.height} px"]
+def _report(motion: track_motion.Motion, revealed: np.ndarray, remark: str) -> str:
+    lines = [f"{len(motion)} frames of {motion.width}×{motion.height} px", *([remark] if remark else [])]
     camera = CameraPath(motion.homographies, motion.width, motion.height, np.ones(len(motion)))
     if len(motion) == 1:
         lines.append("There is only one frame: nothing moves")
@@ -42,7 +48,7 @@ def _report(motion: track_motion.Motion, revealed: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-class MoveBackground(io.ComfyNode):
+class MoveBackground(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
@@ -120,13 +126,10 @@ class MoveBackground(io.ComfyNode):
     def execute(
         cls, background, tracks=None, camera_path=None, depth=None, zoom=1.0, parallax=0.6, width=0, height=0
     ) -> io.NodeOutput:
-        sockets.check_frames(background, "background")
-        if depth is not None:
-            sockets.check_frames(depth, "depth")
-        motion = _motion(background, tracks, camera_path, width, height)
+        motion, remark = _motion(background, tracks, camera_path, width, height)
         progress = progress_of(len(motion))
         images, revealed = backdrop.move_background(background, motion, depth, parallax, zoom, progress)
-        report = _report(motion, revealed.mean(dim=(1, 2)).numpy())
+        report = _report(motion, revealed.mean(dim=(1, 2)).cpu().numpy(), remark)
         return io.NodeOutput(images, revealed, report, ui=ui.PreviewText(report))
 
 

@@ -8,15 +8,16 @@ from ..models import inpainter
 from ..vision import plate, retouch
 from . import files, sockets
 from .feedback import progress_of, ranges
+from .socket_values import doubt_about
 
 INVENT = ("auto", "lama", "telea")
 LAMA = files.Kind("inpaint", (".pt", ".safetensors"), "big-lama.pt")
 
 
-def _report(result: plate.Plate) -> str:
+def _report(result: plate.Plate, doubt: str) -> str:
     frames, height, width = result.unfilled.shape
     hidden, invented = int(result.hidden.sum()), int(result.invented.sum())
-    lines = [f"{frames} frames of {width}×{height} px"]
+    lines = [f"{frames} frames of {width}×{height} px", *([doubt] if doubt else [])]
     if not hidden:
         return "\n".join([*lines, "The mask is empty: nothing was hidden, the video is unchanged"])
     lines.append(f"Behind the mask: {hidden / result.unfilled.numel():.1%} of the picture")
@@ -52,7 +53,7 @@ def _fill_of(invent: str) -> plate.Fill:
     return fill
 
 
-class InpaintBackground(io.ComfyNode):
+class InpaintBackground(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -109,11 +110,10 @@ class InpaintBackground(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, mask, method="temporal", grow=plate.GROW, shadow=0, invent="auto") -> io.NodeOutput:
-        sockets.check_frames(images)
         progress = progress_of(plate.steps(len(images), method, shadow))
         fill = _fill_of(invent)
         result = plate.clean_background(images, mask, progress, method=method, grow=grow, shadow=shadow, fill=fill)
-        report = _report(result)
+        report = _report(result, doubt_about(mask))
         return io.NodeOutput(result.frames, result.frames[:1], result.unfilled, report, ui=ui.PreviewText(report))
 
 

@@ -8,7 +8,7 @@ from . import sockets
 from .feedback import progress_of
 
 
-class DecodeShot(io.ComfyNode):
+class DecodeShot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

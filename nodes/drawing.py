@@ -10,6 +10,7 @@ from ..vision.frames import same_shape
 from ..vision.pose import PoseTrack
 from . import sockets
 from .feedback import progress_of
+from .socket_values import check_somebody, read_pose
 
 
 def _check_size(width: int, height: int, images: Tensor | None) -> None:
@@ -23,7 +24,6 @@ def _check_size(width: int, height: int, images: Tensor | None) -> None:
 
 def _check_images(images: Tensor, track: PoseTrack) -> None:
     """Raise ValueError unless the skeletons of ``track`` lie on ``images`` [T or 1, H, W, C]."""
-    sockets.check_frames(images)
     count, (height, width) = len(track.keypoints), images.shape[1:3]
     if len(images) not in (1, count):
         raise ValueError(
@@ -37,7 +37,7 @@ def _check_images(images: Tensor, track: PoseTrack) -> None:
         )
 
 
-class DrawPose(io.ComfyNode):
+class DrawPose(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
@@ -93,7 +93,8 @@ class DrawPose(io.ComfyNode):
 
     @classmethod
     def execute(cls, pose, width=0, height=0, style="dwpose", images=None, opacity=1.0) -> io.NodeOutput:
-        track = PoseTrack.from_openpose(pose)
+        track, _ = read_pose(pose)
+        check_somebody(track, "pose", "Nothing would be drawn: is it the pose of the right video?")
         if images is not None:
             _check_images(images, track)
         _check_size(width, height, images)

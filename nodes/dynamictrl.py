@@ -11,7 +11,8 @@ from ..models import dynamictrl
 from ..models.dit import TEXT_TOKENS
 from ..models.text import cut
 from . import sockets
-from .feedback import progress_of
+from .feedback import progress_of, shown
+from .socket_values import doubt_about
 
 FOLDER = "diffusion_models"
 SHARD = re.compile(r"^(?P<folder>.+)/diffusion_pytorch_model[^/]*\.safetensors$")
@@ -41,7 +42,7 @@ def path_of(checkpoint: str) -> Path:
     raise ValueError(f"checkpoint: there is no folder {checkpoint} in models/{FOLDER} any more. Choose another.")
 
 
-class LoadDynamiCtrl(io.ComfyNode):
+class LoadDynamiCtrl(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -51,7 +52,7 @@ class LoadDynamiCtrl(io.ComfyNode):
             description="Loads a DynamiCtrl model as it was released: CogVideoX 1.5 with its own pose control. It "
             "animates a whole picture of a person by a pose video and a prompt.",
             inputs=[
-                io.Combo.Input(
+                sockets.FileInput(
                     "checkpoint",
                     options=checkpoints(),
                     tooltip="A safetensors file, or the downloaded transformer folder (its name ends in /), in "
@@ -78,7 +79,7 @@ class LoadDynamiCtrl(io.ComfyNode):
         return io.NodeOutput(dynamictrl.load(path, PRECISIONS[weight_dtype], progress_of(files)))
 
 
-class EncodePrompt(io.ComfyNode):
+class EncodePrompt(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -106,14 +107,12 @@ class EncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, text) -> io.NodeOutput:
-        if clip is None:
-            raise ValueError("clip: there is no text encoder in it. Load T5-XXL with Load CLIP, type cogvideox.")
         tokens, left_out = cut(clip.tokenize(text))
         report = f"The last {left_out} tokens were cut off: {TEXT_TOKENS} are read." if left_out else "Read as a whole."
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens), report, ui=ui.PreviewText(report))
 
 
-class BlackOut(io.ComfyNode):
+class BlackOut(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -141,8 +140,8 @@ class BlackOut(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, mask, blank) -> io.NodeOutput:
-        sockets.check_frames(images)
-        return io.NodeOutput(dynamictrl.black_out(images, mask, blank))
+        blanked = dynamictrl.black_out(images, mask, blank)
+        return io.NodeOutput(blanked, ui=shown(doubt_about(mask)))
 
 
 NODES = [LoadDynamiCtrl, EncodePrompt, BlackOut]

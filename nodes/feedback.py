@@ -5,6 +5,7 @@ from collections.abc import Callable
 import comfy.model_management
 import comfy.utils
 import numpy as np
+from comfy_api.latest import ui
 
 
 def progress_of(steps: int) -> Callable[[int], None]:
@@ -16,6 +17,11 @@ def progress_of(steps: int) -> Callable[[int], None]:
         bar.update_absolute(count)
 
     return done
+
+
+def shown(text: str) -> ui.PreviewText | None:
+    """``text`` under a node that has no report; nothing where there is none."""
+    return ui.PreviewText(text) if text else None
 
 
 def ranges(frames: np.ndarray) -> str:

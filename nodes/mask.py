@@ -13,7 +13,8 @@ from ..vision import pose as poses
 from ..vision.frames import same_shape
 from . import files, sockets
 from .detection import BLAZEPOSE, LAPSE, load_blazepose, nobody
-from .feedback import progress_of
+from .feedback import progress_of, shown
+from .socket_values import check_shows_somebody, check_somebody, doubt_about, read_pose
 
 BLOCKS = ("inference", "training")
 MODELS = ("blazepose", "sam2")
@@ -49,7 +50,7 @@ def _feather_input(default: int = 0, advanced: bool = False) -> io.Int.Input:
 def _track_for(images: Tensor, pose: list[dict]) -> poses.PoseTrack:
     """``pose`` as a track for ``images`` [T, H, W, C]; ValueError unless it has somebody in it, T frames, and their
     proportions."""
-    track = poses.PoseTrack.from_openpose(pose)
+    track, _ = read_pose(pose)
     if len(pose) != len(images):
         raise ValueError(
             f"pose: it has {len(pose)} frames, but images have {len(images)}. Extract it from these very images, or "
@@ -62,8 +63,7 @@ def _track_for(images: Tensor, pose: list[dict]) -> poses.PoseTrack:
             "proportions: it would point beside the person. Extract it from these very images, or leave pose "
             "unconnected."
         )
-    if not track.present.any():
-        raise ValueError("pose: there is nobody in any of its frames. Leave pose unconnected to look for the person.")
+    check_somebody(track, "pose", "Leave pose unconnected to look for the person.")
     return track
 
 
@@ -138,7 +138,7 @@ def _matted(network: mattes.VitMatte, images: Tensor, mask: Tensor) -> Tensor:
     return network.matte(images, masks.trimap(mask, width, into=mask), progress_of(len(images)))
 
 
-class SegmentCharacter(io.ComfyNode):
+class SegmentCharacter(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -178,7 +178,7 @@ class SegmentCharacter(io.ComfyNode):
                     default=True,
                     tooltip="Lets the outline of blazepose follow the edges of the picture.",
                 ),
-                io.Combo.Input(
+                sockets.FileInput(
                     "weights",
                     optional=True,
                     options=["auto", *SAM2.found()],
@@ -213,7 +213,6 @@ class SegmentCharacter(io.ComfyNode):
         cls, images, model="blazepose", feather=4, grow=0, pose=None, steadiness=0.5, refine=True, weights="auto",
         objects=False, matting="off",
     ) -> io.NodeOutput:  # fmt: skip
-        sockets.check_frames(images)
         track = None if pose is None else _track_for(images, pose)
         held = torch.zeros(images.shape[:3])
         matte = None if matting == "off" else mattes.load(VITMATTE.path(asked_by="matting"))
@@ -229,7 +228,7 @@ class SegmentCharacter(io.ComfyNode):
         return io.NodeOutput(masks.feather(mask, feather, into=mask), held)
 
 
-class ShapeAgnosticMask(io.ComfyNode):
+class ShapeAgnosticMask(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         block = {"default": masks.BLOCK, "min": 1, "max": 4096}
@@ -287,12 +286,13 @@ class ShapeAgnosticMask(io.ComfyNode):
         cls, mask, block_height=masks.BLOCK, block_width=masks.BLOCK, grow=0, feather=0, blocks="inference", seed=0,
         steady=True,
     ) -> io.NodeOutput:  # fmt: skip
+        check_shows_somebody(mask)
         # Grown first: the margin belongs to the character, and the blocks are to cover it.
         grown = masks.grow(mask, grow)
         if blocks == "training":
             block_height, block_width = masks.random_block(np.random.default_rng(seed), grown)
         blocky = masks.shape_agnostic(grown, block_height, block_width, progress_of(len(grown)), steady=steady)
-        return io.NodeOutput(masks.feather(blocky, feather, into=blocky))
+        return io.NodeOutput(masks.feather(blocky, feather, into=blocky), ui=shown(doubt_about(mask)))
 
 
 NODES = [SegmentCharacter, ShapeAgnosticMask]

@@ -12,6 +12,7 @@ from ..vision.camera_path import CameraPath
 from ..vision.pose import PoseTrack
 from . import sockets
 from .feedback import progress_of, ranges
+from .socket_values import check_somebody, read_pose
 from .tracks import motion_in_words
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "pose_motion" / "pose_motion.safetensors"
@@ -43,19 +44,15 @@ def _geometry(track: PoseTrack, progress: Progress) -> CameraPath:
 METHODS = {"learned": _learned, "geometry": _geometry}
 
 
-def _track_of(pose: list[dict]) -> PoseTrack:
-    track = PoseTrack.from_openpose(pose)
+def _track_of(pose: list[dict]) -> tuple[PoseTrack, str]:
+    track, remark = read_pose(pose)
     if len(pose) < 2:
         raise ValueError("pose: it has one frame. Motion is what changes from a frame to the next: give two at least.")
-    if not track.present.any():
-        raise ValueError(
-            "pose: there is nobody in any of its frames, so nothing tells how the background moves. Is it the pose of "
-            "the right video?"
-        )
-    return track
+    check_somebody(track, "pose", "Nothing tells how the background moves: is it the pose of the right video?")
+    return track, remark
 
 
-def _report(track: PoseTrack, path: CameraPath, method: str) -> str:
+def _report(track: PoseTrack, path: CameraPath, method: str, remark: str) -> str:
     sure = float(path.confidence[1:].mean())
     if sure >= TRUSTED:
         verdict = "the pose tells the motion"
@@ -73,6 +70,8 @@ def _report(track: PoseTrack, path: CameraPath, method: str) -> str:
         lines.append(f"In doubt on the way to frames {ranges(doubtful)} (the first frame is 0)")
     if not track.measured.seen[..., ANKLES].any():
         lines.append("No foot is seen in any frame, and feet tell most: use a pose that shows the whole person")
+    if remark:
+        lines.append(remark)
     empty, filled = ~track.present, track.present & ~track.measured.present
     if empty.any():
         lines.append(f"Nobody is there in frames {ranges(empty)}")
@@ -81,7 +80,7 @@ def _report(track: PoseTrack, path: CameraPath, method: str) -> str:
     return "\n".join(lines)
 
 
-class PoseToTracks(io.ComfyNode):
+class PoseToTracks(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -128,12 +127,12 @@ class PoseToTracks(io.ComfyNode):
 
     @classmethod
     def execute(cls, pose, method="learned", points=path_tracks.DEFAULT, reseed=True) -> io.NodeOutput:
-        track = _track_of(pose)
+        track, remark = _track_of(pose)
         frames = len(pose)
         progress = progress_of(2 * frames)
         path = METHODS[method](track.measured, progress)
         tracks = path_tracks.carry_points(path, track, points, reseed, lambda done: progress(frames + done))
-        report = _report(track, path, method)
+        report = _report(track, path, method, remark)
         return io.NodeOutput(tracks.to_host(), path, report, ui=ui.PreviewText(report))
 
 

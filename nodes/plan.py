@@ -12,7 +12,7 @@ from .sampling import Sampling, plan_windows
 from .sampling_inputs import cfg_input, material_inputs, steps_input, window_inputs
 
 
-class PlanShot(io.ComfyNode):
+class PlanShot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

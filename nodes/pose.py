@@ -41,16 +41,6 @@ def _in_long_runs(there: np.ndarray) -> np.ndarray:
     return out
 
 
-def _check(people: int, lead: str, lead_x: float, lead_y: float) -> None:
-    if not 1 <= people <= MOST_PEOPLE:
-        raise ValueError(f"people: {people} cannot be followed; give a number from 1 to {MOST_PEOPLE}.")
-    if lead not in LEADS:
-        raise ValueError(f"lead: {lead!r} is no way to choose; take one of {', '.join(LEADS)}.")
-    for name, value in (("lead_x", lead_x), ("lead_y", lead_y)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}: {value} lies outside the picture; 0 is its left or upper edge, 1 the other.")
-
-
 def dropped_frames_input() -> io.String.Input:
     return io.String.Input(
         "dropped_frames",
@@ -75,7 +65,7 @@ def lead_of(found: poses.PoseTrack) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(found.keypoints[:, 0, :, 2], 1).mean(axis=1), ~found.seen[:, 0].any(axis=1)
 
 
-class ExtractPose(io.ComfyNode):
+class ExtractPose(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         share = {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01, "optional": True, "advanced": True}
@@ -142,8 +132,6 @@ class ExtractPose(io.ComfyNode):
     def execute(
         cls, images, detector, smoothing, people=1, lead=LEADS[0], lead_x=0.5, lead_y=0.5, dropped_frames=""
     ) -> io.NodeOutput:
-        sockets.check_frames(images)
-        _check(people, lead, lead_x, lead_y)
         dropped = frames_of(dropped_frames, len(images), "dropped_frames")
         point = np.array([lead_x * images.shape[2], lead_y * images.shape[1]])
         progress = progress_of(detection.steps_of(detector, len(images)))

@@ -66,7 +66,7 @@ def _missing(file: str) -> str:
     return f"file: there is no {name} in the {kinds.get(folder, 'input')} folder."
 
 
-class SavePose(io.ComfyNode):
+class SavePose(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -118,7 +118,7 @@ class SavePose(io.ComfyNode):
         return io.NodeOutput(named, ui=ui.PreviewText(named))
 
 
-class LoadPose(io.ComfyNode):
+class LoadPose(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "optional": True, "advanced": True}
@@ -129,7 +129,7 @@ class LoadPose(io.ComfyNode):
             description="Reads a pose from a JSON file in the input or output folder: one that Save Pose wrote, one of "
             "another tool (OpenPose, ControlNet preprocessors), or one made by hand.",
             inputs=[
-                io.Combo.Input(
+                sockets.FileInput(
                     "file",
                     options=_files(),
                     tooltip="A JSON file from ComfyUI's input folder, or, with [output], from its output folder.",

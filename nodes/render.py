@@ -64,7 +64,7 @@ def _inputs() -> list[io.Input]:
     ]
 
 
-class RenderShot(io.ComfyNode):
+class RenderShot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

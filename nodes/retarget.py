@@ -8,6 +8,7 @@ from ..vision.pose import PoseTrack, drop
 from . import preview, sockets
 from .feedback import frames_of, ranges
 from .pose import check_something_is_kept, dropped_frames_input, lead_of
+from .socket_values import read_pose
 
 UNSURE = 0.55  # a confidence below is told as a warning
 MANY = 0.1  # so is a part of the frames in which something leaves the picture
@@ -49,7 +50,7 @@ def _limb(name: str, what: str) -> io.Float.Input:
     )
 
 
-class RetargetPose(io.ComfyNode):
+class RetargetPose(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -107,25 +108,27 @@ class RetargetPose(io.ComfyNode):
         cls, driving, reference, mode="proportions", size="reference", place="driving", torso=1.0, head=1.0, arms=1.0,
         legs=1.0, hands=1.0, dropped_frames="",
     ) -> io.NodeOutput:  # fmt: skip
-        found, picture = (PoseTrack.from_openpose(*given) for given in ((driving, "driving"), (reference, "reference")))
+        (found, remark), (picture, _) = read_pose(driving, "driving"), read_pose(reference, "reference")
         dropped = frames_of(dropped_frames, len(found.keypoints), "dropped_frames")
         track = found
         if dropped.any():
             check_something_is_kept(found, dropped)
             track = drop(found, dropped)
         if mode == "off":
-            pose = track.to_openpose() if dropped.any() else driving
-            return _result(pose, track, found, dropped, "The driving pose as it is: mode is off.")
+            pose = track.to_openpose() if dropped.any() or remark else driving
+            return _result(pose, track, found, dropped, "The driving pose as it is: mode is off.", remark)
         adjust = {"torso": torso, "head": head, "arms": arms, "legs": legs, "hands": hands}
-        for limb, factor in adjust.items():
-            if not (np.isfinite(factor) and factor > 0):
-                raise ValueError(f"{limb}: {factor} is no ratio. Give a number above 0; 1 leaves the limb as it is.")
         done = bodies.retarget(track, picture, mode, adjust, size, place)
-        return _result(done.pose.to_openpose(), done.pose, found, dropped, "\n".join(_told(done, size)))
+        return _result(done.pose.to_openpose(), done.pose, found, dropped, "\n".join(_told(done, size)), remark)
 
 
-def _result(pose: list[dict], track: PoseTrack, found: PoseTrack, dropped: np.ndarray, report: str) -> io.NodeOutput:
-    """The outputs, and the player: the new ``pose`` (as ``track``) over the driving one as it was ``found``."""
+def _result(
+    pose: list[dict], track: PoseTrack, found: PoseTrack, dropped: np.ndarray, report: str, remark: str
+) -> io.NodeOutput:
+    """The outputs, and the player: the new ``pose`` (as ``track``) over the driving one as it was ``found``.
+    ``remark``: on how that was read."""
+    if remark:
+        report += f"\n{remark}"
     if dropped.any():
         report += f"\nDropped: {ranges(dropped)}"
     confidence, missed = lead_of(found)

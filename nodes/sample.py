@@ -13,7 +13,7 @@ from .sampling_inputs import long_shot_inputs, method_input, report_outputs, sam
 from .shot_report import ShotReport
 
 
-class Sampler(io.ComfyNode):
+class Sampler(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -32,7 +32,7 @@ class Sampler(io.ComfyNode):
         return io.NodeOutput(sampler.CogVideoXSampler(method))
 
 
-class Schedule(io.ComfyNode):
+class Schedule(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -64,7 +64,7 @@ class Schedule(io.ComfyNode):
         return io.NodeOutput(sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise))
 
 
-class SampleShot(io.ComfyNode):
+class SampleShot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -14,6 +14,7 @@ from ..vision import mask as masks
 from ..vision.tracking import Identities
 from . import detection, sockets
 from .feedback import progress_of
+from .socket_values import doubt_about, is_black
 
 START = {
     True: "Start: the picture, which shows the character as the first pose does",
@@ -33,14 +34,16 @@ def _report(shot: clips.Shot, background, mask, agreement: float | None) -> str:
         f"Character: {'from the reference' if shot.reference is not None else 'none connected'}",
     ]
     if mask is not None:
-        lines.append("Mask: not used, the background is one picture" if shot.mask is None else _mask_report(shot.mask))
+        if shot.mask is None:
+            use = "not used, the background is one picture"
+        elif is_black(shot.mask):
+            use = "black in every frame, so nothing is blanked"
+        else:
+            use = f"{shot.mask.mean():.0%} of the video is blanked in gray"
+        lines.append(f"Mask: {use}")
     if agreement is not None:
         lines.append(START[shot.start is not None].format(agreement, drawn_pose.ALIKE))
     return "\n".join(lines)
-
-
-def _mask_report(mask: Tensor) -> str:
-    return f"Mask: {mask.mean():.0%} of the video is blanked in gray"
 
 
 def _agreement(shot: clips.Shot) -> float:
@@ -59,7 +62,7 @@ def _in_blocks(mask: Tensor, block: int) -> Tensor:
     return masks.shape_agnostic(mask, *sides, progress, steady=True)
 
 
-class Shot(io.ComfyNode):
+class Shot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "step": latents.SIZE_STEP}
@@ -144,7 +147,7 @@ class Shot(io.ComfyNode):
             agreement = _agreement(shot)
             if agreement < drawn_pose.ALIKE:
                 shot = replace(shot, start=None)
-        report = _report(shot, background, mask, agreement)
+        report = "\n".join(filter(None, [_report(shot, background, mask, agreement), doubt_about(shot.mask)]))
         timeline = {"total": shot.length, "windows": [], "conditions": shot.conditions()}
         return io.NodeOutput(shot, report, ui=ui.PreviewText(report).as_dict() | {"aa_timeline": [timeline]})
 
@@ -198,7 +201,7 @@ def encode(
     return positive, negative, {"samples": encoded.empty_latent()}
 
 
-class EncodeShot(io.ComfyNode):
+class EncodeShot(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -269,7 +272,7 @@ class EncodeShot(io.ComfyNode):
         return io.NodeOutput(*marked, latent, ui=ui.PreviewText(report))
 
 
-class NoPrompt(io.ComfyNode):
+class NoPrompt(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

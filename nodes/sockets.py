@@ -1,7 +1,9 @@
 """What travels between the nodes: socket types and their checks, the menu's categories, the prefix of every node id."""
 
 from comfy_api.latest import io
-from torch import Tensor
+
+from .checked_node import FileInput as FileInput
+from .checked_node import Node as Node
 
 PREFIX = "AA_"
 
@@ -29,14 +31,5 @@ def vae_input() -> io.Vae.Input:
 def check_both_or_neither(width: int, height: int, instead: str) -> None:
     """Raise ValueError unless both are a size in px, or both 0, which stands for ``instead``."""
     for name, value, other in (("width", width, height), ("height", height, width)):
-        if value < 0 or (value == 0 and other != 0):
+        if value == 0 and other != 0:
             raise ValueError(f"{name}: {width}×{height} is no size. Give both in pixels, or 0 for both: {instead}.")
-
-
-def check_frames(images: Tensor, socket: str = "images") -> None:
-    """Raise ValueError unless ``images`` are frames [T, H, W, 3 or 4], one at least."""
-    shape = "×".join(map(str, images.shape))
-    if images.dim() != 4 or images.shape[-1] not in (3, 4):
-        raise ValueError(f"{socket}: expected frames × height × width × 3 (or 4) colours, found {shape}.")
-    if 0 in images.shape:
-        raise ValueError(f"{socket}: there is no picture in it ({shape}). Was the video loaded, or its range empty?")

@@ -10,11 +10,12 @@ from torch import Tensor
 from ..vision import stitch
 from . import sockets
 from .feedback import progress_of
+from .socket_values import read_frames
 
 RATES_DIFFER = 0.005  # relative: files round their rate, and nobody sees so little
 
 
-class StitchClips(io.ComfyNode):
+class StitchClips(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         clip = io.MultiType.Input("clip", [io.Image, io.Video], tooltip="One clip: its frames, or a video.")
@@ -111,8 +112,7 @@ def _rotation(video: InputImpl.VideoFromFile) -> int:
 def _frames(name: str, clip: Tensor | Input.Video) -> Tensor:
     if isinstance(clip, Input.Video):
         clip = clip.get_components().images
-    sockets.check_frames(clip, name)
-    return clip
+    return read_frames(clip, name)
 
 
 def _report(made: stitch.Stitched, lengths: list[int], rate: Fraction | None) -> str:

@@ -8,7 +8,8 @@ import nodes
 from ..vision import background_tracks
 from ..vision import tracks as points
 from . import preview, sockets
-from .feedback import progress_of, ranges
+from .feedback import progress_of, ranges, shown
+from .socket_values import doubt_about
 
 NOTICEABLE = 0.05  # px a frame, or about as much at the picture's edge: less is not told
 
@@ -79,7 +80,7 @@ def _report(found: background_tracks.Tracked, reseed: bool, placed: np.ndarray) 
     return "\n".join(lines)
 
 
-class TrackBackground(io.ComfyNode):
+class TrackBackground(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -145,17 +146,16 @@ class TrackBackground(io.ComfyNode):
         cls, images, points=background_tracks.DEFAULT, reseed=True, grow=background_tracks.GROW, mask=None,
         placed_points="",
     ) -> io.NodeOutput:  # fmt: skip
-        sockets.check_frames(images)
         placed = places_of(placed_points)
         pixels = placed * [images.shape[2], images.shape[1]] if len(placed) else None
         progress = progress_of(2 * len(images))
         found = background_tracks.track_background(images, mask, points, reseed, grow, progress, pixels)
-        report = _report(found, reseed, placed)
+        report = "\n".join(filter(None, [_report(found, reseed, placed), doubt_about(mask)]))
         shown = {"aa_points": [preview.background_points(images, found, placed)]}
         return io.NodeOutput(found.tracks.to_host(), found.camera, report, ui=ui.PreviewText(report).as_dict() | shown)
 
 
-class DrawTracks(io.ComfyNode):
+class DrawTracks(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION}
@@ -210,7 +210,8 @@ class DrawTracks(io.ComfyNode):
         if not (width or track.width):
             raise ValueError("width: the tracks do not say how large their picture is. Give width and height.")
         track = track.on_canvas(width or track.width, height or track.height)
-        return io.NodeOutput(points.draw(track, mask, radius, trail, progress_of(len(track))))
+        drawn = points.draw(track, mask, radius, trail, progress_of(len(track)))
+        return io.NodeOutput(drawn, ui=shown(doubt_about(mask)))
 
 
 NODES = [TrackBackground, DrawTracks]

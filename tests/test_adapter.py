@@ -9,6 +9,7 @@ import pytest
 import torch
 import toys
 from animate_anywhere.models import attach, checkpoint, reference
+from animate_anywhere.models.sampler import CogVideoXSampler
 from animate_anywhere.nodes import adapter as nodes
 from comfy_extras import nodes_easycache
 
@@ -43,7 +44,7 @@ def sample(model, positive, negative, seed=0, steps=3, cfg=2.5):
     latent = torch.zeros(1, 16, FRAMES, HEIGHT, WIDTH)
     noise = comfy.sample.prepare_noise(latent, seed)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
-    sampler = comfy.samplers.sampler_object("euler")
+    sampler = CogVideoXSampler("ddim")
     return comfy.sample.sample_custom(
         model, noise, cfg, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=seed
     )

@@ -214,6 +214,17 @@ def test_it_serves_a_shot_as_its_environment():
     assert shot.has_environment and shot.length == 13 and torch.allclose(shot.background, images, atol=1e-6)
 
 
+def test_tracks_that_do_not_tell_their_size_are_told():
+    tracks = tracks_of(pan(), np.random.default_rng(0).uniform((0, 0), (320, 180), (20, 2))).to_host()
+    known = MoveBackground.execute(PICTURE, tracks).result
+    unknown = MoveBackground.execute(PICTURE, {**tracks, "width": None, "height": 0}).result
+    assert torch.equal(known[0], unknown[0])
+    line = "The tracks do not say the size of their video: taken to be 320×180 px, as the background"
+    assert line in unknown[2] and line not in known[2]
+    given = MoveBackground.execute(PICTURE, {**tracks, "width": 0, "height": 0}, width=320, height=180).result
+    assert line not in given[2]
+
+
 def test_of_one_frame_comes_one_picture():
     images, _, report = MoveBackground.execute(PICTURE, camera_path=path_of()).result
     assert torch.allclose(images, PICTURE, atol=1e-5) and "nothing moves" in report

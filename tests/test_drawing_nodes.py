@@ -21,11 +21,15 @@ def test_draw_pose_is_as_large_as_the_video_or_as_asked():
     assert nodes.DrawPose.execute(pose, 64, 48)[0].shape == (2, 48, 64, 3)
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "named"), [(64, 0, "height"), (0, 64, "width"), (-1, 64, "width"), (64, -1, "height")]
-)
+@pytest.mark.parametrize(("width", "height", "named"), [(64, 0, "height"), (0, 64, "width")])
 def test_half_a_size_is_refused(width, height, named):
     with pytest.raises(ValueError, match=f"^{named}: {width}×{height} is no size"):
+        nodes.DrawPose.execute(pose_of(1, 64, 64), width, height)
+
+
+@pytest.mark.parametrize(("width", "height", "named"), [(-1, 64, "width"), (64, -1, "height")])
+def test_a_negative_size_is_refused(width, height, named):
+    with pytest.raises(ValueError, match=f"^{named}: -1 lies outside its range"):
         nodes.DrawPose.execute(pose_of(1, 64, 64), width, height)
 
 

@@ -93,6 +93,42 @@ def test_malformed_poses_are_told_apart(frames, message):
         PoseTrack.from_openpose(frames)
 
 
+def one_person(numbers):
+    return [{"people": [{"pose_keypoints_2d": numbers}], "canvas_width": 64, "canvas_height": 48}]
+
+
+def test_a_joint_without_a_place_is_missing():
+    numbers = [20.0, 30.0, 1.0] * 18
+    numbers[3], numbers[7], numbers[9] = None, math.nan, math.inf
+    joints = PoseTrack.from_openpose(one_person(numbers)).keypoints[0, 0]
+    assert not joints[1:4].any()
+    assert (joints[[0, *range(4, 18)]] == [20, 30, 1]).all()
+
+
+def test_a_joint_without_a_confidence_is_sure_but_for_0_0():
+    numbers = [20.0, 30.0, None] * 17 + [0.0, 0.0, None]
+    joints = PoseTrack.from_openpose(one_person(numbers)).keypoints[0, 0]
+    assert (joints[:17, 2] == 1).all() and not joints[17].any()
+
+
+def test_a_hand_of_none_is_no_hand():
+    person = {"pose_keypoints_2d": [20.0, 30.0, 1.0] * 18, "hand_left_keypoints_2d": [None] * 63}
+    assert PoseTrack.from_openpose([{**broken()[0], "people": [person]}]).hands is None
+
+
+@pytest.mark.parametrize("far", [2.4, -3.0, 50.0])
+def test_a_joint_far_outside_does_not_change_the_unit(far):
+    numbers = [0.25, 0.5, 1.0] * 17 + [0.5, far, 1.0]
+    joints = PoseTrack.from_openpose(one_person(numbers)).keypoints[0, 0]
+    assert np.allclose(joints[:17, :2], [16, 24])
+    assert np.allclose(joints[17, :2], [32, far * 48])
+
+
+def test_missing_joints_at_0_0_do_not_change_the_unit():
+    numbers = [0.0, 0.0, 1.0] * 12 + [20.0, 30.0, 1.0] * 6
+    assert np.allclose(PoseTrack.from_openpose(one_person(numbers)).keypoints[0, 0, 12:, :2], [20, 30])
+
+
 @pytest.mark.parametrize("frames", [[], broken(canvas_width=80), broken(people=[{"pose_keypoints_2d": [1.0]}])])
 def test_the_socket_that_was_wired_is_the_one_named(frames):
     with pytest.raises(ValueError, match="^driving: "):

@@ -79,5 +79,5 @@ def test_nobody_is_refused(socket):
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, math.nan])
 def test_a_limb_of_no_length_is_refused(factor):
-    with pytest.raises(ValueError, match="^legs: .* is no ratio"):
+    with pytest.raises(ValueError, match=r"^legs: .* Use a number from 0\.1 to 10"):
         nodes.RetargetPose.execute(pose_of(), pose_of(1), legs=factor)

@@ -64,12 +64,19 @@ class Cropped:
             yield frame, box, steps / 255
 
 
-def three_dimensions(mask: Tensor) -> Tensor:
-    """``mask`` [H, W] or [T, H, W] as [T, H, W]. Raises ValueError for anything else, and for no frames at all."""
+def three_dimensions(mask: Tensor, socket: str = "mask") -> Tensor:
+    """``mask`` [H, W], [T, H, W], [T, 1, H, W] or [T, H, W, 1] as [T, H, W].
+
+    Raises ValueError, naming ``socket``, for anything else, and for no frames at all.
+    """
+    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[3]):
+        mask = mask.squeeze(1 if mask.shape[1] == 1 else 3)
     if mask.ndim not in (2, 3):
-        raise ValueError(f"mask: expected [frames, height, width], got {list(mask.shape)}. Wire a MASK, not an image.")
+        raise ValueError(
+            f"{socket}: expected [frames, height, width], got {list(mask.shape)}. Wire a MASK, not an image."
+        )
     if mask.numel() == 0:
-        raise ValueError(f"mask: it is empty ({list(mask.shape)}). Wire a mask with at least one frame.")
+        raise ValueError(f"{socket}: it is empty ({list(mask.shape)}). Wire a mask with at least one frame.")
     return mask if mask.ndim == 3 else mask[None]
 
 

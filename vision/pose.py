@@ -12,7 +12,7 @@ import numpy as np
 
 SEEN = 0.3  # confidence from which a joint counts, as in DWPose and the host's SDPose nodes
 FILLED = 0.4  # confidence of a joint that was put between two seen ones
-NORMALISED = 2.0  # a track none of whose points lies farther out than this is in 0…1, not in pixels
+MAX_NORMALIZED = 2.0  # a track most of whose points lie within this is in 0…1, not in pixels
 LONGEST_GAP = 10  # frames
 
 # The One-Euro filter: how much of the step to a new frame is held back at rest and full strength, how fast the speed
@@ -86,7 +86,7 @@ class PoseTrack:
                 for name, (field, inside) in PARTS.items():
                     points = arrays[field][(index, number, *inside)]
                     _read_points(person.get(name), points, f"{socket}: {name} of person {number} in frame {index}")
-        if _normalised(arrays.values()):
+        if _are_normalized(arrays.values()):
             for array in arrays.values():
                 array[..., :2] *= width, height
         parts = {field: array for field, array in arrays.items() if field == "keypoints" or array.any()}
@@ -218,14 +218,8 @@ def _canvas(frames: list[dict], socket: str) -> tuple[int, int]:
     if not isinstance(frames, list | tuple) or not frames:
         found = "an empty list" if isinstance(frames, list | tuple) else type(frames).__name__
         raise ValueError(f"{socket}: expected a list with one entry a frame, found {found}.")
-    sizes = []
-    for index, frame in enumerate(frames):
-        if not isinstance(frame, dict) or not {"canvas_width", "canvas_height"} <= frame.keys():
-            raise ValueError(f"{socket}: frame {index} has no canvas_width and canvas_height; is this a POSE_KEYPOINT?")
-        sizes.append((int(frame["canvas_width"]), int(frame["canvas_height"])))
+    sizes = [_canvas_of(frame, index, socket) for index, frame in enumerate(frames)]
     width, height = sizes[0]
-    if min(width, height) <= 0:
-        raise ValueError(f"{socket}: the canvas must be larger than 0×0; it is {width}×{height}.")
     for index, size in enumerate(sizes):
         if size != sizes[0]:
             raise ValueError(
@@ -235,32 +229,56 @@ def _canvas(frames: list[dict], socket: str) -> tuple[int, int]:
     return width, height
 
 
+def _canvas_of(frame: dict, index: int, socket: str) -> tuple[int, int]:
+    if not isinstance(frame, dict) or not {"canvas_width", "canvas_height"} <= frame.keys():
+        raise ValueError(f"{socket}: frame {index} has no canvas_width and canvas_height; is this a POSE_KEYPOINT?")
+    given = frame["canvas_width"], frame["canvas_height"]
+    try:
+        width, height = (int(float(side)) for side in given)  # some write numbers as text
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{socket}: the canvas of frame {index} is {given[0]!r}×{given[1]!r}. Give its size in px."
+        ) from error
+    if min(width, height) <= 0:
+        raise ValueError(f"{socket}: the canvas must be larger than 0×0; it is {width}×{height}.")
+    return width, height
+
+
 def _people(frame: dict, index: int, socket: str) -> list[dict]:
-    people = frame.get("people", [])
+    people = frame.get("people") or []
     if not isinstance(people, list | tuple) or not all(isinstance(person, dict) for person in people):
         raise ValueError(f"{socket}: people of frame {index} must be a list of keypoint lists.")
     return people
 
 
 def _read_points(numbers: list[float] | None, into: np.ndarray, what: str) -> None:
-    """Write a flat list x, y, confidence, … into ``into`` [n, 3]; nothing where there is none."""
-    if numbers is None or len(numbers) == 0:
+    """Write a flat list x, y, confidence, … into ``into`` [n, 3]; nothing where there is none.
+
+    A point without a finite place is missing; one without a confidence (None) counts as sure.
+    """
+    if numbers is None or (hasattr(numbers, "__len__") and len(numbers) == 0):
         return
-    count = len(into)
-    # Some detectors leave the two pupils out of the 70 points of a face.
-    if len(numbers) != 3 * count and (count, len(numbers)) != (70, 3 * 68):
-        raise ValueError(
-            f"{what} must be {count} times x, y, confidence, {3 * count} numbers; there are {len(numbers)}."
-        )
     try:
-        points = np.asarray(numbers, dtype=np.float64).reshape(-1, 3)
+        points = np.array(numbers, dtype=np.float64)  # None becomes NaN, and text a number
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} holds something that is no number.") from error
-    if not np.isfinite(points).all():
+    count = len(into)
+    # Some detectors leave the two pupils out of the 70 points of a face.
+    if points.shape != (3 * count,) and (count, points.shape) != (70, (3 * 68,)):
+        raise ValueError(
+            f"{what} must be {count} times x, y, confidence, {3 * count} numbers; there are {points.size}."
+        )
+    points = points.reshape(-1, 3)
+    unsaid = np.array([value is None for value in numbers]).reshape(-1, 3)
+    points[unsaid[:, 2], 2] = points[unsaid[:, 2], :2].any(axis=1)  # 0, 0 is how a missing point is written
+    known = np.isfinite(points).all(axis=1)
+    if not (known | unsaid.any(axis=1)).any():
         raise ValueError(f"{what} holds numbers that are not finite.")
-    into[: len(points)] = points
+    into[: len(points)] = np.where(known[:, None], points, 0)
 
 
-def _normalised(arrays: Iterable[np.ndarray]) -> bool:
+def _are_normalized(arrays: Iterable[np.ndarray]) -> bool:
+    """Whether the points are in 0…1 of the canvas: most of them decide, for a single joint may be far outside."""
     known = np.concatenate([array[array[..., 2] > 0][:, :2] for array in arrays])
-    return len(known) > 0 and abs(known).max() <= NORMALISED
+    reach = abs(known[known.any(axis=1)]).max(axis=1, initial=0)  # 0, 0 is no place
+    return len(reach) > 0 and float(np.median(reach)) <= MAX_NORMALIZED

@@ -39,18 +39,26 @@ class Tracks:
 
     @classmethod
     def from_host(cls, tracks: dict) -> "Tracks":
-        """TRACKS as the host's nodes pass them: track_path [T, N, 2] and track_visibility [T, N] (or [T, 1], one for
-        all points; visible everywhere where it is missing). The size of the picture is known for tracks of ours.
+        """TRACKS as the host's nodes pass them: track_path [T, N, 2] and track_visibility [T, N] (or [T, N, 1], or
+        [T, 1], one for all points; visible everywhere where it is missing). A point that is not finite is not visible.
+        The size of the picture is known for tracks of ours; the host's nodes drop it.
 
-        Raises ValueError where the shapes do not belong together, or no point is ever visible.
+        Raises ValueError for what is no TRACKS, where the shapes do not belong together, or no point is ever visible.
         """
-        path = torch.as_tensor(tracks["track_path"]).float().cpu().numpy()
+        if not isinstance(tracks, dict) or "track_path" not in tracks:
+            found = f"the keys {', '.join(map(str, tracks))}" if isinstance(tracks, dict) else type(tracks).__name__
+            raise ValueError(f"tracks: expected TRACKS with a track_path, found {found or 'nothing'}. Wire TRACKS.")
+        path = _array(tracks["track_path"], "track_path")
         if path.ndim != 3 or path.shape[-1] != 2 or not len(path):
             raise ValueError(
                 f"tracks: track_path must be [frames, points, 2], with at least one frame; got {list(path.shape)}."
             )
-        visible = tracks.get("track_visibility")
-        visible = np.ones(path.shape[:2], bool) if visible is None else torch.as_tensor(visible).bool().cpu().numpy()
+        visible = np.ones(path.shape[:2])
+        if tracks.get("track_visibility") is not None:
+            visible = _array(tracks["track_visibility"], "track_visibility")
+        if visible.ndim == 3 and visible.shape[-1] == 1:
+            visible = visible[..., 0]
+        visible = np.nan_to_num(visible) > 0
         if visible.shape not in (path.shape[:2], (len(path), 1)):
             raise ValueError(
                 f"tracks: track_visibility is {list(visible.shape)}, but track_path has {path.shape[0]} frames and "
@@ -62,7 +70,8 @@ class Tracks:
                 f"tracks: none of the {path.shape[1]} points is visible in any frame. Look at the report of the node "
                 "that made them: a background without texture has no trackable points."
             )
-        return cls(np.nan_to_num(path), visible, int(tracks.get("width", 0)), int(tracks.get("height", 0)))
+        path = np.where(np.isfinite(path), path, 0)
+        return cls(path, visible, *_size(tracks))
 
     def to_host(self) -> dict:
         """TRACKS for the host's nodes, which leave the size of the picture unread."""
@@ -86,6 +95,23 @@ class Tracks:
                 "another size: give that size."
             )
         return Tracks(path, self.visible, width, height)
+
+
+def _array(values: object, key: str) -> np.ndarray:
+    """``values`` of TRACKS as float32."""
+    try:
+        return torch.as_tensor(values).detach().float().cpu().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"tracks: {key} is not an array of numbers: {type(values).__name__}. Wire TRACKS.") from error
+
+
+def _size(tracks: dict) -> tuple[int, int]:
+    """Width and height in px that ``tracks`` say; 0, 0 where they say none that can be."""
+    try:
+        width, height = (int(tracks.get(side) or 0) for side in ("width", "height"))
+    except (TypeError, ValueError, OverflowError):
+        return 0, 0
+    return (width, height) if min(width, height) > 0 else (0, 0)
 
 
 def draw(
