@@ -46,7 +46,7 @@ def _fill_of(invent: str) -> plate.Fill:
 
     def fill(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
         nonlocal lama
-        lama = lama or inpainter.load(path)
+        lama = lama or inpainter.load(path, lambda file: files.open_torchscript(file, "cpu", "invent"))
         return lama.fill(torch.from_numpy(picture), torch.from_numpy(hole)).numpy()
 
     return fill

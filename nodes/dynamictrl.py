@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..models import dynamictrl
 from ..models.dit import TEXT_TOKENS
 from ..models.text import cut
-from . import sockets
+from . import files, sockets
 from .feedback import progress_of
 
 FOLDER = "diffusion_models"
@@ -33,12 +33,7 @@ def checkpoints() -> list[str]:
 
 def path_of(checkpoint: str) -> Path:
     """Where a name of checkpoints() lies."""
-    if not checkpoint.endswith("/"):
-        return Path(folder_paths.get_full_path_or_raise(FOLDER, checkpoint))
-    for folder in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        if (folder / checkpoint).is_dir():
-            return folder / checkpoint
-    raise ValueError(f"checkpoint: there is no folder {checkpoint} in models/{FOLDER} any more. Choose another.")
+    return files.model_path(FOLDER, checkpoint, "checkpoint")
 
 
 class LoadDynamiCtrl(io.ComfyNode):
@@ -74,8 +69,10 @@ class LoadDynamiCtrl(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint, weight_dtype="default") -> io.NodeOutput:
         path = path_of(checkpoint)
-        files = len(list(path.glob("*.safetensors"))) if path.is_dir() else 1
-        return io.NodeOutput(dynamictrl.load(path, PRECISIONS[weight_dtype], progress_of(files)))
+        if not isinstance(weight_dtype, str) or weight_dtype not in PRECISIONS:
+            raise ValueError(f"weight_dtype: {weight_dtype!r} is none of {', '.join(PRECISIONS)}. Choose one of them.")
+        count = len(list(path.glob("*.safetensors"))) if path.is_dir() else 1
+        return io.NodeOutput(dynamictrl.load(path, PRECISIONS[weight_dtype], progress_of(count)))
 
 
 class EncodePrompt(io.ComfyNode):
