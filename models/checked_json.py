@@ -15,20 +15,28 @@ MAX_SHOWN_CHARACTERS = 80
 
 def read_object(path: Path, source: str) -> dict:
     """Return the JSON object in the file at ``path``. Raises ValueError where it is too large or not one."""
+    return parse_object(read_text(path, source), f"{source}: {path.name}")
+
+
+def read_text(path: Path, source: str) -> str:
+    """Return the text in the file at ``path``. Raises ValueError where it is too large for a configuration, or none."""
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"{source}: {path.name} has more than {MAX_CONFIG_BYTES >> 20} MiB. Get the file again.")
-        return parse_object(path.read_bytes(), f"{source}: {path.name}")
+        return path.read_bytes().decode()
     except OSError as error:
         raise ValueError(f"{source}: {path.name} cannot be read ({error.strerror}). Get the file again.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: {path.name} is not a text in UTF-8. Get the file again.") from error
 
 
 def parse_object(text: str | bytes, source: str) -> dict:
-    """Return the JSON object in ``text``. Raises ValueError for anything else, for NaN, and for keys that come twice."""
+    """Return the JSON object in ``text``.
+
+    Raises ValueError for anything else, for numbers that are not finite, and for keys that come twice.
+    """
     try:
-        found = json.loads(
-            text, object_pairs_hook=_without_duplicates, parse_constant=_finite, parse_float=_finite
-        )
+        found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{source} is not valid JSON ({_first_words(error)}). Get the file again.") from error
     if not isinstance(found, dict):

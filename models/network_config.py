@@ -14,6 +14,7 @@ MAX_SIZE = 1 << 16  # of widths, counts and pixels alike
 MAX_LAYERS = 256
 MAX_LIST_LENGTH = 256
 MAX_RATIO = 1e6
+MAX_NAME_LENGTH = 16
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu")
 # Fields of the default configuration that say nothing about the network, or that are not the file's business.
 IGNORED = frozenset({
@@ -61,8 +62,12 @@ def _checked_value(value: object, expected: object, name: str, where: str) -> ob
     elif isinstance(expected, str):
         if value == expected or (name.endswith("_act") and value in ACTIVATIONS):
             return value
-    elif isinstance(expected, list | tuple) or isinstance(value, list):
-        if isinstance(value, list) and len(value) <= MAX_LIST_LENGTH and all(map(_is_entry, value)):
+    elif isinstance(expected, list | tuple):
+        highest = MAX_LAYERS if name.startswith("blocks") else MAX_SIZE
+        if type(value) is int and 0 <= value <= highest:
+            return value  # one size for all
+        fits = isinstance(value, list) and len(value) <= MAX_LIST_LENGTH
+        if fits and all(_is_entry(each, highest) for each in value):
             return value
     elif isinstance(value, int):
         if -1 <= value <= (MAX_LAYERS if name.endswith("layers") else MAX_SIZE):
@@ -72,10 +77,10 @@ def _checked_value(value: object, expected: object, name: str, where: str) -> ob
     raise ValueError(f"{where}: {name} is {shown(value)}; something like {shown(expected)} is expected")
 
 
-def _is_entry(value: object) -> bool:
+def _is_entry(value: object, highest: int) -> bool:
     """Whether ``value`` may be in a list: a size, a name as short as "stage12", or a list of sizes."""
     if isinstance(value, list):
-        return len(value) <= MAX_LIST_LENGTH and all(type(each) is int and 0 <= each <= MAX_SIZE for each in value)
+        return len(value) <= MAX_LIST_LENGTH and all(type(each) is int and 0 <= each <= highest for each in value)
     if isinstance(value, str):
-        return len(value) <= 16 and value.isalnum()
-    return type(value) is int and 0 <= value <= MAX_SIZE
+        return len(value) <= MAX_NAME_LENGTH and value.isalnum()
+    return type(value) is int and 0 <= value <= highest

@@ -7,7 +7,6 @@ from pathlib import Path
 import comfy.model_management
 import comfy.model_patcher
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,11 +14,6 @@ from . import network_config
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MAX_DERIVED_WEIGHTS = 1 << 20  # that files may leave out, because the network makes them itself
-# What transformers, torch and safetensors raise for files of another network, or of none.
-UNREADABLE = (
-    *(OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError),
-    *(AssertionError, ImportError, SafetensorError),
-)
 
 
 class Placed:
@@ -62,7 +56,7 @@ def from_folder(kind: type, default: object, folder: Path, socket: str, name: st
         )
         if found["missing_keys"]:  # transformers makes them up
             raise ValueError(f"{len(found['missing_keys'])} weights are missing")
-    except UNREADABLE as error:
+    except Exception as error:  # transformers, torch and safetensors have kinds of their own, with no other parent
         raise ValueError(
             f"{socket}: {folder} does not hold {name} ({str(error)[:500]}). It needs config.json and "
             f"model.safetensors of {source}."

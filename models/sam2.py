@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .placement import UNREADABLE, Placed, from_folder
+from .placement import Placed, from_folder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the image encoder was trained on
 
@@ -208,7 +208,7 @@ def load(path: Path) -> Sam2:
         with torch.device("meta"):
             network = Sam2VideoModel(configuration(state))
         missing, extra = network.load_state_dict(state, strict=False, assign=True)
-    except UNREADABLE as error:
+    except Exception as error:  # as in from_folder
         raise ValueError(
             f"weights: {path.name} is damaged, or no SAM 2 ({str(error)[:500]}). Download it again."
         ) from error

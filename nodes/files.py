@@ -61,14 +61,14 @@ def model_path(folder: str, name: object, socket: str) -> Path:
 
     A linked text comes here unchecked, so the name may be anything. Raises ValueError where it is not there.
     """
-    from ..models.safe_path import path_inside
+    from ..models.safe_path import path_inside  # not at the top, as above
 
-    paths = [path_inside(Path(place), name, socket, follow_links=True) for place in folder_paths.get_folder_paths(folder)]
+    inside = path_inside(Path(), name, socket, follow_links=True)
     if name.endswith("/"):
-        found = next((path for path in paths if path.is_dir()), None)
-        if found is None:
-            raise ValueError(f"{socket}: there is no folder {name} in models/{folder}. Choose another.")
-        return found
+        for place in folder_paths.get_folder_paths(folder):
+            if (place / inside).is_dir():
+                return place / inside
+        raise ValueError(f"{socket}: there is no folder {name} in models/{folder}. Choose another.")
     try:
         return Path(folder_paths.get_full_path_or_raise(folder, name))
     except FileNotFoundError as error:

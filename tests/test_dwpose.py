@@ -34,7 +34,9 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["pt", "onnx"])
 def ours(request, files):
-    people, points = (load_network(files[f"{name}.{request.param}"], "cpu", torch.jit.load) for name in ("people", "points"))
+    people, points = (
+        load_network(files[f"{name}.{request.param}"], "cpu", torch.jit.load) for name in ("people", "points")
+    )
     return DWPose(people, points, toys.SIZE, toys.CROP)
 
 
