@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..models import dynamictrl
 from ..models.dit import TEXT_TOKENS
+from ..models.socket_type import wrong_type
 from ..models.text import cut
 from . import files, sockets
 from .feedback import progress_of
@@ -103,8 +104,10 @@ class EncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, text) -> io.NodeOutput:
-        if clip is None:
+        if clip is None or not hasattr(clip, "tokenize"):
             raise ValueError("clip: there is no text encoder in it. Load T5-XXL with Load CLIP, type cogvideox.")
+        if not isinstance(text, str):
+            raise wrong_type("text", text, "a text", "Connect a text, or type one")
         tokens, left_out = cut(clip.tokenize(text))
         report = f"The last {left_out} tokens were cut off: {TEXT_TOKENS} are read." if left_out else "Read as a whole."
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens), report, ui=ui.PreviewText(report))

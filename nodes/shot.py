@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 import nodes
 
 from ..models import attach, clips, dit, latents
+from ..models.text import check_conditioning
 from ..vision import drawing, drawn_pose
 from ..vision.tracking import Identities
 from . import detection, sockets
@@ -226,6 +227,9 @@ class EncodeShot(io.ComfyNode):
         cls, shot, vae, positive, negative, start=0, length=0, model=None, image_latent_scale=TRAINED
     ) -> io.NodeOutput:
         latents.check_vae(vae)
+        clips.Shot.check(shot)
+        check_conditioning(positive, "positive")
+        check_conditioning(negative, "negative")
         if model is not None:
             check_adapters(model, shot)
         elif image_latent_scale == UNSCALED:

@@ -20,11 +20,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import folder_paths
 import in_process
 import torch
 from in_process import Host, Linked, Outcome
-
-import folder_paths
 
 INPUTS, SECONDS_FOR_ONE, MEMORY_BYTES = 3000, 20, 6 << 30
 # One in so many turns of these is taken: they take as long as all others together.
@@ -238,8 +237,9 @@ def main() -> int:
     parser.add_argument("--node", action="append", help="only this one; may come several times")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
-    if used:  # so that what is too large is a finding, and not the end of the machine
+    statm = Path("/proc/self/statm")
+    if statm.exists():  # so that what is too large is a finding, and not the end of the machine
+        used = int(statm.read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     with tempfile.TemporaryDirectory() as folder:
         tally = fuzz(Path(folder), options.inputs, options.seed, options.node, _tick)

@@ -132,7 +132,7 @@ def poses(frames: int) -> list[dict]:
     """Somebody who walks to the right, on a canvas of SIZE px."""
     draw = np.random.default_rng(1)
     body = np.column_stack([draw.uniform(-10, 10, (BODY, 2)) + SIZE / 2, np.ones(BODY)])
-    steps = (body + [2.0 * frame, 0, 0] for frame in range(frames))
+    steps = (body + np.array([2.0 * frame, 0, 0]) for frame in range(frames))
     return [
         {
             "people": [{"pose_keypoints_2d": step.ravel().tolist()}],
