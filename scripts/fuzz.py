@@ -20,7 +20,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import folder_paths
 import in_process
 import torch
 from in_process import Host, Linked, Outcome
@@ -189,6 +188,8 @@ def fuzz(folder: Path, inputs: int, seed: int, only: list[str] | None = None, ti
 
     folder: where the nodes may write.
     """
+    import folder_paths  # the host's, which in_process has put in reach
+
     for name, use in (("output", folder_paths.set_output_directory), ("user", folder_paths.set_user_directory)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         use(str(folder / name))
