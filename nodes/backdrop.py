@@ -8,7 +8,7 @@ import nodes
 from ..vision import backdrop, track_motion
 from ..vision.camera_path import CameraPath
 from ..vision.tracks import Tracks
-from . import sockets
+from . import memory, sockets
 from .feedback import progress_of, ranges
 from .tracks import motion_in_words
 
@@ -124,6 +124,7 @@ class MoveBackground(io.ComfyNode):
         if depth is not None:
             sockets.check_frames(depth, "depth")
         motion = _motion(background, tracks, camera_path, width, height)
+        memory.check_room("width", len(motion), motion.height, motion.width, memory.MOVE)
         progress = progress_of(len(motion))
         images, revealed = backdrop.move_background(background, motion, depth, parallax, zoom, progress)
         report = _report(motion, revealed.mean(dim=(1, 2)).numpy())

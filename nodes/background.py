@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..models import inpainter
 from ..vision import plate, retouch
-from . import files, sockets
+from . import files, memory, sockets
 from .feedback import progress_of, ranges
 
 INVENT = ("auto", "lama", "telea")
@@ -110,6 +110,7 @@ class InpaintBackground(io.ComfyNode):
     @classmethod
     def execute(cls, images, mask, method="temporal", grow=plate.GROW, shadow=0, invent="auto") -> io.NodeOutput:
         sockets.check_frames(images)
+        memory.check_room("images", *images.shape[:3], memory.INPAINT)
         progress = progress_of(plate.steps(len(images), method, shadow))
         fill = _fill_of(invent)
         result = plate.clean_background(images, mask, progress, method=method, grow=grow, shadow=shadow, fill=fill)

@@ -11,7 +11,7 @@ from ..vision import mask as masks
 from ..vision import outline, pointing
 from ..vision import pose as poses
 from ..vision.frames import same_shape
-from . import files, sockets
+from . import files, memory, sockets
 from .detection import BLAZEPOSE, LAPSE, load_blazepose, nobody
 from .feedback import progress_of
 
@@ -214,6 +214,7 @@ class SegmentCharacter(io.ComfyNode):
         objects=False, matting="off",
     ) -> io.NodeOutput:  # fmt: skip
         sockets.check_frames(images)
+        memory.check_room("images", *images.shape[:3], memory.SEGMENT)
         track = None if pose is None else _track_for(images, pose)
         held = torch.zeros(images.shape[:3])
         matte = None if matting == "off" else mattes.load(VITMATTE.path(asked_by="matting"))

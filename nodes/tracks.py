@@ -7,7 +7,7 @@ import nodes
 
 from ..vision import background_tracks
 from ..vision import tracks as points
-from . import preview, sockets
+from . import memory, preview, sockets
 from .feedback import progress_of, ranges
 
 NOTICEABLE = 0.05  # px a frame, or about as much at the picture's edge: less is not told
@@ -146,6 +146,7 @@ class TrackBackground(io.ComfyNode):
         placed_points="",
     ) -> io.NodeOutput:  # fmt: skip
         sockets.check_frames(images)
+        memory.check_room("images", *images.shape[:3], memory.TRACK)
         placed = places_of(placed_points)
         pixels = placed * [images.shape[2], images.shape[1]] if len(placed) else None
         progress = progress_of(2 * len(images))
@@ -210,6 +211,7 @@ class DrawTracks(io.ComfyNode):
         if not (width or track.width):
             raise ValueError("width: the tracks do not say how large their picture is. Give width and height.")
         track = track.on_canvas(width or track.width, height or track.height)
+        memory.check_room("width", len(track), track.height, track.width, memory.DRAW)
         return io.NodeOutput(points.draw(track, mask, radius, trail, progress_of(len(track))))
 
 
