@@ -99,22 +99,24 @@ class Fuzz:
             outcome = Outcome(kind=f"host {type(error).__name__}", error=str(error))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        verdict, why = self._judge(node, outcome, outputs)
+        names = [each.id for each in self.schemas[node].inputs] + [f"clip{index}" for index in range(2)]
+        verdict, why = judge(outcome, names, outputs)
         return Trial(node, changed, verdict, why, time.monotonic() - started)
 
-    def _judge(self, node: str, outcome: Outcome, outputs: list) -> tuple[str, str]:
-        names = sorted(each.id for each in self.schemas[node].inputs) + [f"clip{index}" for index in range(2)]
-        if outcome.kind == "validation":
-            return REFUSED, outcome.error
-        if outcome.kind == "ValueError" and any(_begins_with(outcome.error, name) for name in names):
-            return REFUSED, outcome.error
-        if outcome.kind:
-            return RAW, f"{outcome.kind}: {outcome.error[:160]} ({outcome.where})"
-        for socket, value in zip(outputs, outcome.outputs):
-            problem = problem_of(socket.io_type, value)
-            if problem:
-                return SILENT, f"output {socket.id}: {problem}"
-        return CORRECT, ""
+
+def judge(outcome: Outcome, inputs: list[str], outputs: list) -> tuple[str, str]:
+    """The verdict on ``outcome`` of a node with these ``inputs`` and ``outputs``, and a word about it."""
+    if outcome.kind == "validation":
+        return REFUSED, outcome.error
+    if outcome.kind == "ValueError" and any(_begins_with(outcome.error, name) for name in inputs):
+        return REFUSED, outcome.error
+    if outcome.kind:
+        return RAW, f"{outcome.kind}: {outcome.error[:160]} ({outcome.where})"
+    for socket, value in zip(outputs, outcome.outputs):
+        problem = problem_of(socket.io_type, value)
+        if problem:
+            return SILENT, f"output {socket.id}: {problem}"
+    return CORRECT, ""
 
 
 def _begins_with(text: str, name: str) -> bool:
@@ -144,6 +146,8 @@ def _problem_of_frames(value: object, dimensions: int, channels: tuple | None) -
         return f"not frames but {_shown(value)}"
     if value.dim() != dimensions or 0 in value.shape or (channels and value.shape[-1] not in channels):
         return f"of shape {list(value.shape)}"
+    if value.is_meta or value.layout != torch.strided:
+        return "without numbers of its own"
     if value.shape.numel() > 1 << 28:
         return ""  # a view of few numbers that are all the same
     low, high = (float(each) for each in value.float().aminmax())
@@ -169,6 +173,8 @@ def _leaves(value: object, depth: int):
 
 def _is_finite(value: object) -> bool:
     value = torch.as_tensor(value)
+    if value.is_meta or value.layout != torch.strided:
+        return False
     return not value.is_floating_point() or value.shape.numel() > 1 << 28 or bool(value.isfinite().all())
 
 
