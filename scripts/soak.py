@@ -21,23 +21,20 @@ from in_process import Host
 PROMPTS, WARM_UP, LOOK_EVERY = 500, 50, 25
 MAX_GROWTH = 0.03
 CANCEL_EVERY = 3
-NODES = [
-    f"AA_{name}"
-    for name in [
-        "DrawPose",
-        "ShapeAgnosticMask",
-        "MoveBackground",
-        "Shot",
-        "EncodeReference",
-        "InpaintBackground",
-        "ApplyAdapter",
-        "EncodeShot",
-        "SampleShot",
-        "PoseToTracks",
-        "RetargetPose",
-        "SegmentCharacter",
-    ]
-]
+NODES = (
+    "AA_DrawPose",
+    "AA_ShapeAgnosticMask",
+    "AA_MoveBackground",
+    "AA_Shot",
+    "AA_EncodeReference",
+    "AA_InpaintBackground",
+    "AA_ApplyAdapter",
+    "AA_EncodeShot",
+    "AA_SampleShot",
+    "AA_PoseToTracks",
+    "AA_RetargetPose",
+    "AA_SegmentCharacter",
+)
 
 
 class Soak:
