@@ -4,7 +4,7 @@ HOST = $(PYTHON3) scripts/host.py
 # Expanded when a recipe runs, so that the host is there by then; its progress goes to stderr, not in here.
 PYTHON = $$($(HOST) --python)
 
-.PHONY: help host demo test bench models train-tiny
+.PHONY: help host demo test fuzz soak bench models train-tiny
 
 help:  ## show what there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -19,6 +19,12 @@ test: host  ## lint, unit tests and the end-to-end test against a running ComfyU
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest tests
+
+fuzz: host  ## give every node odd values, by widget and by link: 3,000 of them, about ten minutes
+	@$(PYTHON) scripts/fuzz.py
+
+soak: host  ## run 500 prompts in one host, every third canceled, and watch its memory
+	@$(PYTHON) scripts/soak.py
 
 bench: host  ## measure speed and memory
 	@$(PYTHON) scripts/bench.py

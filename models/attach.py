@@ -20,6 +20,7 @@ from torch import Tensor
 from . import background_motion, checkpoint, context_windows, dit, lora_keys, sampler
 from .checkpoint import JOINT_TEXT, POSE_GROUPS, Adapter, Base
 from .reference import Reference, ReferenceOnDevices
+from .socket_type import wrong_type
 
 KEY = "animate_anywhere"
 # In CONDITIONING: the model is to scale the latents of the start picture, because Encode Shot did not know it.
@@ -60,6 +61,7 @@ def attach(
     """
     dit.check_base(model)
     lora_keys.check_effect(model)
+    _check_adapter(adapter)
     _check_fit(model, adapter)
     patched = model.clone()
     before = patched.get_attachment(KEY) or Control(patched.get_model_object("extra_conds"))
@@ -109,7 +111,9 @@ def pose_group_of(adapter: Adapter) -> str | None:
 
 
 def control_of(model: ModelPatcher) -> Control | None:
-    """What is attached to ``model``; None for a MODEL without adapters."""
+    """What is attached to ``model``; None for a MODEL without adapters. ValueError where it is none."""
+    if not hasattr(model, "get_attachment"):
+        raise wrong_type("model", model, "a model", "Connect Apply AnimateAnywhere Adapter")
     return model.get_attachment(KEY)
 
 
@@ -329,8 +333,14 @@ def _forward(control: Control) -> Callable:
     return wrapper
 
 
+def _check_adapter(adapter: Adapter) -> None:
+    if not isinstance(adapter, Adapter):
+        raise wrong_type("adapter", adapter, "an adapter", "Connect Load AnimateAnywhere Adapter")
+
+
 def check_has_reference(adapter: Adapter) -> None:
     """Raise ValueError when ``adapter`` cannot read a character."""
+    _check_adapter(adapter)
     if adapter.reference is None:
         groups = ", ".join(adapter.header.groups)
         raise ValueError(f"adapter: it has no ReferenceNet (its groups: {groups}). Load one that has.")

@@ -5,9 +5,10 @@ header that says for which base they were trained, which groups there are, and w
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import comfy.latent_formats
@@ -19,7 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from . import background_motion
+from . import background_motion, checked_json, shards
+from .checked_json import Fields, shown
 from .cross_attention import PoseAttention
 from .latents import CHANNELS, PATCH
 from .pada_ln import PadaLN
@@ -34,6 +36,10 @@ HEADS_OF_5B = 48  # by which the host, too, knows the latents of the 5B models
 IMAGE_LATENT_SCALE = "image_latent_scale"  # in the header, under ``training``
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 PRECISIONS = [torch.bfloat16, torch.float16, torch.float32]  # that networks compute in, the preferred one first
+DTYPES = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # of weights, in safetensors' words
+# What a header may say at most, several times what there is: larger ones would only be built to fail.
+MAX_SIZES = {"width": 1 << 16, "heads": 1 << 10, "blocks": 1 << 10, "time_width": 1 << 16, "text_width": 1 << 16}
+MAX_COUNT = 1 << 50
 CONTROLLED = 3 / 7  # of the base's blocks have a counterpart in ControlNet and ReferenceNet: 18 of 42 (section III-B)
 
 
@@ -196,23 +202,12 @@ def read(path: str | Path) -> tuple[Header, dict[str, dict[str, Tensor]]]:
             f"adapter: {path.name} is a pickled checkpoint, which can run code when it is opened. Convert it once, in "
             f"the pack's folder: python scripts/convert.py unpickle {path.name} {path.stem}.safetensors"
         )
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = _parse_header(path, (file.metadata() or {}).get(METADATA_KEY))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"adapter: {path.name} ({path.stat().st_size:,} bytes) is cut off or no safetensors file ({error}). "
-            "Download or copy it again."
-        ) from error
-    groups = {name: _strip(tensors, name) for name in header.groups}
-    for name, expected in header.groups.items():
-        if len(groups[name]) != expected["tensors"]:
-            raise ValueError(
-                f"adapter: {path.name} should have {expected['tensors']} tensors in its group {name} and has "
-                f"{len(groups[name])}. The file is incomplete; get it again."
-            )
-    return header, groups
+    entries, metadata = shards.read_header(path, "adapter: ")
+    header = _parse_header(path, metadata.get(METADATA_KEY))
+    _check_groups(path, header, entries)
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in entries}
+    return header, {name: _strip(tensors, name) for name in header.groups}
 
 
 def _parse_header(path: Path, text: str | None) -> Header:
@@ -221,21 +216,75 @@ def _parse_header(path: Path, text: str | None) -> Header:
             f"adapter: {path.name} has no AnimateAnywhere header, so it is no adapter of this pack. A LoRA is loaded "
             "with Load LoRA, a base model with Load Diffusion Model."
         )
-    fields = json.loads(text)
-    if fields.get("format") != FORMAT:
+    source = f"adapter: {path.name}: its header"
+    header = Fields(checked_json.parse_object(text, source), source)
+    if header.values.get("format") != FORMAT:
         raise ValueError(
-            f"adapter: {path.name} has format {fields.get('format')}; this version of the pack reads format {FORMAT}. "
-            "Update ComfyUI-AnimateAnywhere."
+            f"adapter: {path.name} has format {shown(header.values.get('format'))}; this version of the pack reads "
+            f"format {FORMAT}. Update ComfyUI-AnimateAnywhere."
         )
-    base = Base(**fields.pop("base"))
-    unknown = set(fields["groups"]) - set(GROUPS)
-    if base.family != FAMILY or unknown:
-        found = f"groups {', '.join(sorted(unknown))}" if unknown else f"a base of the family {base.family}"
+    header.integer("format", FORMAT)  # neither true nor 1.0
+    base, groups = header.table("base"), header.table("groups")
+    unknown = set(groups.values) - set(GROUPS)
+    if base.text("family") != FAMILY or unknown:
+        family = f"a base of the family {base.values['family'][:80]}"
+        found = f"groups {', '.join(sorted(unknown))[:200]}" if unknown else family
         raise ValueError(f"adapter: {path.name} has {found}, which this version of the pack does not know. Update it.")
-    return Header(base, **fields)
+    header.only([each.name for each in fields(Header)])
+    if not groups.values:
+        raise ValueError(f"adapter: {path.name} has no groups of weights in it. Get the file again.")
+    counts = {name: _read_counts(groups.table(name)) for name in groups.values}
+    return Header(read_base(base), counts, header.table("training").values, header.text("licence"), FORMAT)
 
 
-def _strip(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+def read_base(found: Fields) -> Base:
+    """The base that ``found`` describes. Raises ValueError where a size is missing or not possible."""
+    found.only([each.name for each in fields(Base)])
+    sizes = {name: found.integer(name, highest) for name, highest in MAX_SIZES.items()}
+    base = Base(**sizes, family=found.text("family"))
+    if base.width % base.heads:
+        raise ValueError(
+            f"{found.source}: a width of {base.width} cannot be shared by {base.heads} heads. Get the file again."
+        )
+    return base
+
+
+def _read_counts(found: Fields) -> dict:
+    found.only(("tensors", "parameters"))
+    return {name: found.integer(name, MAX_COUNT) for name in ("tensors", "parameters")}
+
+
+def _check_groups(path: Path, header: Header, entries: Mapping[str, shards.Entry]) -> None:
+    """Raise ValueError where the file's ``entries`` are not those that its header promises."""
+    others = sorted(key for key in entries if key.split(".")[0] not in header.groups)
+    if others:
+        raise ValueError(
+            f"adapter: {path.name} has {len(others)} tensors that belong to no group of its header ({others[0][:80]} "
+            "first). Get the file again."
+        )
+    for name, expected in header.groups.items():
+        found = _strip(entries, name)
+        if len(found) != expected["tensors"]:
+            raise ValueError(
+                f"adapter: {path.name} should have {expected['tensors']} tensors in its group {name} and has "
+                f"{len(found)}. The file is incomplete; get it again."
+            )
+        numbers = sum(math.prod(entry.shape) for entry in found.values())
+        if numbers != expected["parameters"]:
+            raise ValueError(
+                f"adapter: {path.name} should have {expected['parameters']} numbers in its group {name} and has "
+                f"{numbers}. The file is damaged; get it again."
+            )
+        other = sorted(key for key, entry in found.items() if entry.dtype not in DTYPES)
+        if other:
+            raise ValueError(
+                f"adapter: {path.name} has {other[0][:80]} in {found[other[0]].dtype}; {', '.join(DTYPES)} are "
+                "expected. Get the file again."
+            )
+
+
+def _strip(tensors: Mapping, group: str) -> dict:
+    """The entries of ``tensors`` whose names begin with ``group``, without it."""
     return {key[len(group) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{group}.")}
 
 

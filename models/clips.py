@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import latents
 from .reference import GREY, Reference
+from .socket_type import wrong_type
 
 ASPECT_TOLERANCE = 0.02  # more would be seen as a stretched body
 CHUNK = 16  # frames resized between two calls of ``progress``
@@ -49,6 +50,12 @@ class Shot:
             "environment": whole if self.has_environment else None,
             "reference": self.reference is not None,
         }
+
+    @staticmethod
+    def check(shot: object) -> None:
+        """Raise ValueError unless ``shot``, from a socket of this name, is one."""
+        if not isinstance(shot, Shot):
+            raise wrong_type("shot", shot, "a shot", "Connect Shot")
 
     def window(self, start: int = 0, length: int = 0, hold: bool = False) -> "Shot":
         """The ``length`` frames from frame ``start`` on as a shot of its own; 0: all that follow.
@@ -108,6 +115,8 @@ def make_shot(
     for name, frames in (("pose", pose), ("background", background), ("start_pose", start_pose), ("start", start)):
         if frames is not None:
             _check_frames(name, frames)
+    if reference is not None and not isinstance(reference, Reference):
+        raise wrong_type("reference", reference, "a character", "Connect Encode Character Reference")
     mask = mask if len(background) > 1 else None
     if mask is not None:
         mask = mask.reshape(-1, *mask.shape[-2:])  # [H, W] -> [1, H, W]

@@ -27,6 +27,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .latents import CHANNELS, PATCH
+from .socket_type import wrong_type
 
 OFS = 2.0  # CogVideoX 1.5 I2V was trained with this one value; the host's forward skips the embedding when it is None
 TEXT_TOKENS = 226  # T5 tokens that CogVideoX was trained with
@@ -79,6 +80,8 @@ class PoseNetwork(Protocol):
 
 def check_base(model) -> None:
     """Raise ValueError, naming the socket, unless ``model`` (a ModelPatcher) is CogVideoX 1.5 image-to-video."""
+    if not hasattr(model, "get_model_object"):
+        raise wrong_type("model", model, "a model", "Connect Load Diffusion Model or Load DynamiCtrl")
     network = model.get_model_object("diffusion_model")
     if not isinstance(model.model, CogVideoX) or not isinstance(network, CogVideoXTransformer3DModel):
         raise ValueError(

@@ -3,7 +3,6 @@
 The base part goes through the host's own loader, shard by shard; PadaLN becomes an adapter on it.
 """
 
-import json
 from collections.abc import Callable, Container
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import comfy.utils
 import torch
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from comfy.model_patcher import ModelPatcher
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from . import attach, checkpoint, dit, shards
-from .checkpoint import Adapter, Base, Header
+from . import attach, checked_json, checkpoint, dit, shards
+from .checked_json import Fields, shown
+from .checkpoint import FAMILY, Adapter, Base, Header
 from .latents import CHANNELS, PATCH
 from .shards import Shards
 
@@ -37,9 +37,16 @@ def load(path: Path, model_options: dict | None = None, progress: Progress | Non
     model_options: of the host's loader, for another precision. Peak memory is the weights' size and one shard.
     Raises ValueError that says what is wrong with the files, before any weight is read.
     """
-    found = shards.read(Path(path))
+    found = shards.read(Path(path), "checkpoint")
     base = check(found)
-    model = load_base(path, model_options, progress=progress)
+    try:
+        model = load_base(path, model_options, progress=progress)
+    except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, SafetensorError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"checkpoint: ComfyUI cannot read {found.name} ({str(error)[:200]}). Download it again."
+        ) from error
     dit.check_base(model)
     adapter = pada_ln(found, base)
     adapter.pada_ln.cached_patcher_init = (load_pada_ln, (Path(path),))
@@ -50,7 +57,7 @@ def check(found: Shards) -> Base:
     """What base ``found`` is. Raises ValueError unless it is a whole CogVideoX 1.5 I2V with PadaLN in every block."""
     shapes = {key: entry.shape for key, entry in found.tensors.items()}
     norm, patch = (shapes.get(key) for key in ("blocks.0.norm1.linear.weight", "patch_embed.proj.weight"))
-    if norm is None or patch is None:
+    if norm is None or patch is None or len(norm) != 2:
         raise ValueError(f"checkpoint: {found.name} is no CogVideoX transformer. DynamiCtrl is wanted here.")
     if len(patch) != 2:
         raise ValueError(
@@ -69,21 +76,31 @@ def check(found: Shards) -> Base:
             "Model."
         )
     _check_config(found, blocks, norm)
-    text = shapes.get("patch_embed.text_proj.weight", (0, 0))[1]
-    base = Base(norm[0] // 6, norm[0] // 6 // HEAD, blocks, norm[1], text)
-    missing = sorted(_expected(base) - set(shapes))
+    text = shapes.get("patch_embed.text_proj.weight", ())
+    sizes = {"width": norm[0] // 6, "time_width": norm[1], "text_width": text[1] if len(text) == 2 else 1}
+    sizes |= {"heads": norm[0] // 6 // HEAD, "blocks": blocks, "family": FAMILY}
+    base = checkpoint.read_base(Fields(sizes, f"checkpoint: {found.name}"))
+    expected = _expected(base)
+    missing = sorted(set(expected) - set(shapes))
     if missing:
         raise ValueError(f"checkpoint: {found.name} lacks {len(missing)} weights, {missing[0]} first. Get it again.")
+    for key, shape in expected.items():
+        entry = found.tensors[key]
+        if entry.shape != shape or entry.dtype not in DTYPES:
+            raise ValueError(
+                f"checkpoint: {found.name} has {key} as {entry.dtype} of {shown(list(entry.shape))}; {list(shape)} in "
+                f"{', '.join(DTYPES)} is expected. Get it again."
+            )
     return base
 
 
-def _expected(base: Base) -> set[str]:
-    """The names of all weights of a DynamiCtrl on ``base``."""
+def _expected(base: Base) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all weights of a DynamiCtrl on ``base``."""
     place = {"device": "meta", "operations": nn}
     network = CogVideoXTransformer3DModel(num_layers=base.blocks, **base.network, **place)
     parts = checkpoint.pada_ln_for(base, blocks=1, **place).blocks[0].state_dict()
-    norms = {f"blocks.{i}{PADA_LN}{part}" for i in range(base.blocks) for part in parts}
-    return {*network.state_dict(), *norms}
+    norms = {f"blocks.{i}{PADA_LN}{part}": value for i in range(base.blocks) for part, value in parts.items()}
+    return {key: tuple(value.shape) for key, value in {**network.state_dict(), **norms}.items()}
 
 
 def _check_config(found: Shards, blocks: int, norm: tuple[int, int]) -> None:
@@ -102,12 +119,12 @@ def _check_config(found: Shards, blocks: int, norm: tuple[int, int]) -> None:
         "patch_size_t": PATCH,
         "use_rotary_positional_embeddings": True,
     }
-    config = json.loads(found.config)
+    config = checked_json.parse_object(found.config, f"checkpoint: {shards.CONFIG} of {found.name}")
     for key, value in weights.items():
-        if key in config and config[key] != value:
+        if key in config and (config[key] != value or type(config[key]) is not type(value)):
             raise ValueError(
-                f"checkpoint: {shards.CONFIG} of {found.name} says {key} {config[key]}, its weights {value}. Files of "
-                "two models are mixed; download the folder again."
+                f"checkpoint: {shards.CONFIG} of {found.name} says {key} {shown(config[key])}, its weights "
+                f"{value}. Files of two models are mixed; download the folder again."
             )
 
 

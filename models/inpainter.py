@@ -1,15 +1,19 @@
 """LaMa (Suvorov et al. 2022) by spandrel, which the host has: pictures with holes, filled."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .placement import Placed
 
 LARGEST = 768  # px, the longer side: it was trained on 256, and on far larger pictures repeats itself
+# What safetensors and spandrel raise for files that are cut off, or that hold tensors of other names and shapes.
+UNREADABLE = (OSError, RuntimeError, KeyError, IndexError, TypeError, AttributeError, SafetensorError)
 
 
 class Lama:
@@ -35,16 +39,19 @@ class Lama:
         return torch.where(hole[..., None], found[0].movedim(0, -1).clamp(0, 1), picture)
 
 
-def load(path: Path) -> Lama:
+def load(path: Path, open_torchscript: Callable[[Path], nn.Module]) -> Lama:
     """LaMa from big-lama.pt (TorchScript: of it only the weights are used), or from safetensors.
 
-    Raises ValueError where the file is damaged, or holds another network.
+    open_torchscript: opens such a file, or raises ValueError where it is not to be trusted.
+    Raises ValueError where the file is damaged, pickled, or holds another network.
     """
     import spandrel
 
     try:
-        descriptor = spandrel.ModelLoader().load_from_file(path)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, spandrel.UnsupportedModelError) as error:
+        state = load_file(path) if path.suffix == ".safetensors" else open_torchscript(path).state_dict()
+        # Weights alone go to spandrel: left to itself it opens whatever file it is given, programs among them.
+        descriptor = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(state))
+    except (*UNREADABLE, spandrel.UnsupportedModelError) as error:
         raise ValueError(f"invent: {path.name} is damaged, or no LaMa ({error}). Download it again.") from error
     if not isinstance(descriptor, spandrel.MaskedImageModelDescriptor):
         raise ValueError(

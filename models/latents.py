@@ -10,6 +10,8 @@ import torch
 from comfy.taesd.taehv import TAEHV
 from torch import Tensor
 
+from .socket_type import wrong_type
+
 CHANNELS = 16
 FRAMES_PER_LATENT = 4
 PIXELS_PER_LATENT = 8
@@ -35,7 +37,7 @@ def valid_length(frames: int) -> int:
     Raises ValueError below 5 frames.
     """
     if frames < SHORTEST:
-        raise ValueError(f"A clip needs at least {SHORTEST} frames; there are {frames}.")
+        raise ValueError(f"length: a clip needs at least {SHORTEST} frames; there are {frames}. Choose more.")
     return (frames - SHORTEST) // LENGTH_STEP * LENGTH_STEP + SHORTEST
 
 
@@ -63,6 +65,8 @@ def check_size(width: int, height: int) -> None:
 
 def check_vae(vae) -> None:
     """Raise ValueError unless ``vae`` makes latents of 16 channels, 4 frames and 8×8 pixels."""
+    if not hasattr(vae, "latent_channels") or not hasattr(vae, "first_stage_model"):
+        raise wrong_type("vae", vae, "a VAE", "Connect Load VAE")
     if vae.latent_channels != CHANNELS or vae.latent_dim != 3:
         kind = "video" if vae.latent_dim == 3 else "picture"
         raise ValueError(

@@ -61,9 +61,10 @@ def load(folder: Path) -> VitMatte:
 
     Raises ValueError where the folder is damaged, or holds another network.
     """
-    from transformers import VitMatteForImageMatting
+    from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting
 
-    return VitMatte(from_folder(VitMatteForImageMatting, folder, "matting", "ViTMatte", HUGGING_FACE))
+    default = VitMatteConfig(backbone_config=VitDetConfig())
+    return VitMatte(from_folder(VitMatteForImageMatting, default, folder, "matting", "ViTMatte", HUGGING_FACE))
 
 
 def _box_around(where: Tensor) -> tuple[slice, slice]:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from . import checked_json, shards
+from .checked_json import Fields, shown
 
 SEEN = 0.3  # confidence from which a joint counts, as in vision.pose
 JOINTS = 18
@@ -27,6 +29,8 @@ LEAST = 1e-4  # heights of the frame: no step is known better
 NEGLIGIBLE = 0.0015  # heights of the frame: an error of this size is as good as none
 FORMAT = 1
 METADATA_KEY = "animate_anywhere"
+# What a header may say at most, several times what there is: larger networks would only be built to fail.
+MAX_SIZES = {"width": 1 << 12, "blocks": 1 << 8, "heads": 1 << 8, "window": 1 << 12, "overlap": 1 << 12}
 
 
 @dataclass(frozen=True)
@@ -218,15 +222,32 @@ def save(path: Path, network: PoseMotion, training: dict) -> None:
 
 def load(path: Path, device: torch.device | str = "cpu") -> PoseMotion:
     """The network at ``path``. Raises ValueError where the file is no motion head of this version."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118, no mapping
-    if header.get("kind") != "pose_motion" or header.get("format") != FORMAT:
+    _, metadata = shards.read_header(path, "method: ")
+    source = f"method: {path.name}: its header"
+    header = Fields(checked_json.parse_object(metadata.get(METADATA_KEY, "{}"), source), source)
+    if header.values.get("kind") != "pose_motion" or header.values.get("format") != FORMAT:
         raise ValueError(
-            f"method: {path.name} is no motion head of format {FORMAT}: its header says {header or 'nothing'}. Get the "
-            "pack's file weights/pose_motion again, or choose the method geometry."
+            f"method: {path.name} is no motion head of format {FORMAT}: its header says "
+            f"{shown(header.values) if header.values else 'nothing'}. Get the pack's file weights/pose_motion again, "
+            "or choose the method geometry."
         )
+    size = _read_size(header.table("size"))
     with torch.device("meta"):  # no random weights: they would move the random state of the whole process
-        network = PoseMotion(Size(**header["size"]))
-    network.load_state_dict(state, assign=True)
+        network = PoseMotion(size)
+    state = {name: value.float() for name, value in safetensors.torch.load_file(path).items()}
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"method: {path.name} does not hold the network that its header describes ({str(error)[:200]}). Get the "
+            "pack's file weights/pose_motion again, or choose the method geometry."
+        ) from error
     return network.eval().requires_grad_(False).to(device)
+
+
+def _read_size(found: Fields) -> Size:
+    found.only(MAX_SIZES)
+    size = Size(**{name: found.integer(name, highest) for name, highest in MAX_SIZES.items()})
+    if size.width % (2 * size.heads) or size.overlap >= size.window:
+        raise ValueError(f"{found.source} is {shown(found.values)}, which no network can have. Get the file again.")
+    return size

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -193,13 +192,13 @@ def load(path: Path) -> Sam2:
     where the installed transformers is too old for SAM 2.
     """
     try:
-        from transformers import Sam2VideoModel
+        from transformers import Sam2VideoConfig, Sam2VideoModel
     except ImportError as error:
         raise ValueError(
             "model: sam2 needs transformers 4.57 or newer. Update ComfyUI's packages (pip install -U transformers)."
         ) from error
     if path.is_dir():
-        return Sam2(from_folder(Sam2VideoModel, path, "weights", "SAM 2", HUGGING_FACE))
+        return Sam2(from_folder(Sam2VideoModel, Sam2VideoConfig(), path, "weights", "SAM 2", HUGGING_FACE))
     if path.suffix != ".safetensors":
         raise ValueError(
             f"weights: {path.name} is not opened, because pickled files can run code. Convert it: "
@@ -210,8 +209,10 @@ def load(path: Path) -> Sam2:
         with torch.device("meta"):
             network = Sam2VideoModel(configuration(state))
         missing, extra = network.load_state_dict(state, strict=False, assign=True)
-    except (SafetensorError, RuntimeError, KeyError) as error:
-        raise ValueError(f"weights: {path.name} is damaged, or no SAM 2 ({error}). Download it again.") from error
+    except Exception as error:  # as in from_folder
+        raise ValueError(
+            f"weights: {path.name} is damaged, or no SAM 2 ({str(error)[:500]}). Download it again."
+        ) from error
     if missing or extra:
         raise ValueError(
             f"weights: {path.name} is no SAM 2 that tracks videos: {len(missing)} weights are missing (first: "

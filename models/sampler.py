@@ -72,7 +72,7 @@ class CogVideoXSampler(Sampler):
     """A SAMPLER for any of the host's guiders. ``method``: a key of METHODS."""
 
     def __init__(self, method: str) -> None:
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method: {method!r} is not known. Choose one of {', '.join(METHODS)}.")
         self.method = method
 
@@ -207,8 +207,10 @@ def trailing_sigmas(model_sampling, steps: int, denoise: float = 1.0) -> Tensor:
         nothing to do, and no sigma. Raises ValueError when steps is not between 1 and the 1000 of training.
     """
     count = len(model_sampling.sigmas)
-    if not 1 <= steps <= count:
+    if not isinstance(steps, int) or not 1 <= steps <= count:
         raise ValueError(f"steps: {steps} is not possible. Choose 1 to {count}; 25 to 50 are usual.")
+    if not isinstance(denoise, int | float) or not math.isfinite(denoise):
+        raise ValueError(f"denoise: {denoise!r} is not a number from 0 to 1. Choose 1 to sample all the way.")
     if denoise <= 0:
         return torch.zeros(0)
     total = min(int(steps / min(denoise, 1.0)), count)

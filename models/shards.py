@@ -10,6 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import safetensors
+from safetensors import SafetensorError
+
+from . import checked_json
+from .checked_json import Fields, shown
+from .safe_path import path_inside
+
 # What diffusers calls it -> what the host calls it, in this order. Everything else has the same name in both.
 FROM_DIFFUSERS = (
     ("transformer_blocks.", "blocks."),
@@ -30,6 +37,7 @@ INDEX = f"{STEM}.safetensors.index.json"
 CONFIG = "config.json"
 METADATA_KEY = "diffusers"  # of a native file: what else was in the folder, so that the way back is exact
 CHUNK = 1 << 24
+MAX_NAMES_SHOWN = 300  # characters in an error
 LARGEST_HEADER = 100_000_000  # bytes, the safetensors library's own limit
 
 
@@ -68,49 +76,83 @@ def diffusers_key(key: str) -> str:
     return key
 
 
-def read(source: Path) -> Shards:
+def read(source: Path, asked_by: str = "") -> Shards:
     """What is in ``source``, a safetensors file or a folder in diffusers' layout; no weight is read yet.
 
+    asked_by: the input that the error names.
     Raises ValueError for a folder without shards or with one missing, and for a file that is cut off.
     """
+    prefix = f"{asked_by}: " if asked_by else ""
     if not source.is_dir():
-        return Shards(source.name, (source,), _entries([source]))
-    paths = sorted(source.glob(f"{STEM}*.safetensors"))
-    index, config = (file.read_text() if file.exists() else None for file in (source / INDEX, source / CONFIG))
+        return Shards(source.name, (source,), _entries([source], prefix))
+    paths = sorted(path for path in source.glob(f"{STEM}*.safetensors") if path.is_file())
+    index, config = (
+        checked_json.read_text(source / name, f"{prefix}{source.name}") if (source / name).exists() else None
+        for name in (INDEX, CONFIG)
+    )
     if index is not None:
-        expected = set(json.loads(index)["weight_map"].values())
+        expected = set(_weight_map(index, source, f"{prefix}{source.name}").values())
         missing = sorted(expected - {path.name for path in paths})
         if missing:
-            raise ValueError(f"{source.name} lacks {', '.join(missing)}, which its index names. Download again.")
+            names = ", ".join(missing)[:MAX_NAMES_SHOWN]
+            raise ValueError(f"{prefix}{source.name} lacks {names}, which its index names. Download again.")
         paths = [path for path in paths if path.name in expected]
     if not paths:
-        raise ValueError(f"{source} has no {STEM}*.safetensors. Give the model's transformer folder.")
-    return Shards(source.name, tuple(paths), _entries(paths), config, index)
+        raise ValueError(f"{prefix}{source} has no {STEM}*.safetensors. Give the model's transformer folder.")
+    return Shards(source.name, tuple(paths), _entries(paths, prefix), config, index)
 
 
-def _entries(paths: Iterable[Path]) -> dict[str, Entry]:
-    return {native_key(key): entry for path in paths for key, entry in read_header(path)[0].items()}
+def _weight_map(index: str, folder: Path, source: str) -> dict[str, str]:
+    """Weight -> name of its shard, which lies in ``folder``. Raises ValueError where one would lie elsewhere."""
+    table = Fields(checked_json.parse_object(index, f"{source}: {INDEX}"), f"{source}: {INDEX}").table("weight_map")
+    for name in set(map(str, table.values.values())):
+        path = path_inside(folder, name, f"{source}: {INDEX}", follow_links=True)
+        if path.parent != folder:
+            raise ValueError(f"{source}: {INDEX} names {shown(name)}, which is not in its folder. Download again.")
+    return {key: table.text(key) for key in table.values}
 
 
-def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises ValueError when it is cut off or none."""
-    size = path.stat().st_size
+def _entries(paths: Iterable[Path], prefix: str) -> dict[str, Entry]:
+    return {native_key(key): entry for path in paths for key, entry in read_header(path, prefix)[0].items()}
+
+
+def read_header(path: Path, prefix: str = "") -> tuple[dict[str, Entry], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises ValueError, beginning with ``prefix``, where it is cut off or none. The library checks types, sizes and
+    offsets; it takes only headers that cover the file to the last byte.
+    """
+    try:
+        size = path.stat().st_size
+        with safetensors.safe_open(path, framework="pt"):
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = checked_json.parse_object(file.read(length), f"{prefix}{path.name}: its header")
+    except OSError as error:
+        raise ValueError(f"{prefix}{path.name} cannot be read ({error}). Download it again.") from error
+    except SafetensorError as error:
+        problem = "is cut off" if _is_cut_off(path, size) else f"is no safetensors file ({str(error)[:200]})"
+        raise ValueError(f"{prefix}{path.name} ({size:,} bytes) {problem}. Download it again.") from error
+    metadata = header.pop("__metadata__", None) or {}
+    entries = {
+        key: Entry(path, each["dtype"], tuple(each["shape"]), 8 + length + each["data_offsets"][0],
+                   each["data_offsets"][1] - each["data_offsets"][0])
+        for key, each in header.items()
+    }  # fmt: skip
+    return entries, metadata
+
+
+def _is_cut_off(path: Path, size: int) -> bool:
+    """Whether the file of ``size`` bytes ends before what its header promises."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length < min(size, LARGEST_HEADER) else b""
+        text = file.read(length) if length <= LARGEST_HEADER else b""
     try:
-        header = json.loads(text)
-        metadata = header.pop("__metadata__", {})
-        entries = {
-            key: Entry(path, each["dtype"], tuple(each["shape"]), 8 + length + each["data_offsets"][0],
-                       each["data_offsets"][1] - each["data_offsets"][0])
-            for key, each in header.items()
-        }  # fmt: skip
-    except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path.name} ({size:,} bytes) is no safetensors file. Download it again.") from error
-    if any(entry.start + entry.size > size for entry in entries.values()):
-        raise ValueError(f"{path.name} ({size:,} bytes) is cut off. Download it again.")
-    return entries, metadata
+        ends = [each["data_offsets"][1] for key, each in json.loads(text).items() if key != "__metadata__"]
+        return bool(ends) and size < 8 + length + max(ends)
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError, IndexError):
+        return size >= 8 and size < 8 + length <= LARGEST_HEADER
 
 
 def to_native(shards: Shards, target: Path) -> None:
@@ -128,11 +170,13 @@ def to_folder(source: Path, target: Path) -> int:
     tensors, metadata = read_header(source)
     if METADATA_KEY not in metadata:
         raise ValueError(f"{source.name} was not made from a diffusers folder: it does not know the folder's config.")
-    origin = json.loads(metadata[METADATA_KEY])
+    origin = checked_json.parse_object(metadata[METADATA_KEY], f"{source.name}: its metadata")
     tensors = {diffusers_key(key): entry for key, entry in tensors.items()}
-    weight_map = json.loads(origin["index"])["weight_map"] if origin["index"] else {}
+    if not all(isinstance(origin.get(part), str | None) for part in ("config", "index")):
+        raise ValueError(f"{source.name}: its metadata does not hold the texts config and index. Get the file again.")
+    weight_map = _weight_map(origin["index"], target, source.name) if origin.get("index") else {}
     target.mkdir(parents=True)
-    for file, text in ((CONFIG, origin["config"]), (INDEX, origin["index"])):
+    for file, text in ((CONFIG, origin.get("config")), (INDEX, origin.get("index"))):
         if text is not None:
             (target / file).write_text(text)
     names = sorted(set(weight_map.values())) or [f"{STEM}.safetensors"]

@@ -6,7 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..models import attach, checkpoint, latents, reference
-from . import sockets
+from . import files, sockets
 from .feedback import shown
 from .socket_values import check_shows_somebody, doubt_about
 
@@ -54,7 +54,7 @@ class LoadAdapter(sockets.Node):
 
     @classmethod
     def execute(cls, adapter: str) -> io.NodeOutput:
-        return io.NodeOutput(checkpoint.load(folder_paths.get_full_path_or_raise(FOLDER, adapter)))
+        return io.NodeOutput(checkpoint.load(files.model_path(FOLDER, adapter, "adapter")))
 
 
 def _strength(name: str, what: str, tooltip: str, maximum: float) -> io.Float.Input:

@@ -8,7 +8,7 @@ import nodes
 from ..vision import backdrop, track_motion
 from ..vision.camera_path import CameraPath
 from ..vision.tracks import Tracks
-from . import sockets
+from . import memory, sockets
 from .feedback import progress_of, ranges
 from .tracks import motion_in_words
 
@@ -127,6 +127,7 @@ class MoveBackground(sockets.Node):
         cls, background, tracks=None, camera_path=None, depth=None, zoom=1.0, parallax=0.6, width=0, height=0
     ) -> io.NodeOutput:
         motion, remark = _motion(background, tracks, camera_path, width, height)
+        memory.check_room("width", len(motion), motion.height, motion.width, memory.MOVE)
         progress = progress_of(len(motion))
         images, revealed = backdrop.move_background(background, motion, depth, parallax, zoom, progress)
         report = _report(motion, revealed.mean(dim=(1, 2)).cpu().numpy(), remark)

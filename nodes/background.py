@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..models import inpainter
 from ..vision import plate, retouch
-from . import files, sockets
+from . import files, memory, sockets
 from .feedback import progress_of, ranges
 from .socket_values import doubt_about
 
@@ -47,7 +47,7 @@ def _fill_of(invent: str) -> plate.Fill:
 
     def fill(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
         nonlocal lama
-        lama = lama or inpainter.load(path)
+        lama = lama or inpainter.load(path, lambda file: files.open_torchscript(file, "cpu", "invent"))
         return lama.fill(torch.from_numpy(picture), torch.from_numpy(hole)).numpy()
 
     return fill
@@ -110,6 +110,7 @@ class InpaintBackground(sockets.Node):
 
     @classmethod
     def execute(cls, images, mask, method="temporal", grow=plate.GROW, shadow=0, invent="auto") -> io.NodeOutput:
+        memory.check_room("images", *images.shape[:3], memory.INPAINT)
         progress = progress_of(plate.steps(len(images), method, shadow))
         fill = _fill_of(invent)
         result = plate.clean_background(images, mask, progress, method=method, grow=grow, shadow=shadow, fill=fill)

@@ -10,14 +10,10 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 
-import comfy.sd
 import numpy as np
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..models.checkpoint import Adapter
-from ..models.clips import Shot
-from ..models.reference import Reference
+from ..models.socket_type import wrong_type
 from ..vision.camera_path import CameraPath
 from . import socket_values
 
@@ -86,9 +82,9 @@ def _check(known: io.Input, value: object) -> object:
     for kind, check in CHECKS.items():
         if isinstance(known, kind):
             return check(known, value)
-    kind, name = CARRIED.get(known.get_io_type(), (object, ""))
+    kind, name, remedy = CARRIED.get(known.get_io_type(), (object, "", ""))
     if not isinstance(value, kind):
-        raise ValueError(f"{known.id}: found {type(value).__name__} where {name} is expected. Wire {name}.")
+        raise wrong_type(known.id, value, name, remedy)
     return value
 
 
@@ -142,16 +138,10 @@ def _shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
-# What sockets of these types carry, and what artists know it as.
-CARRIED: dict[str, tuple[type | tuple[type, ...], str]] = {
-    io.Model.io_type: (ModelPatcher, "a MODEL from Load Diffusion Model"),
-    io.Vae.io_type: (comfy.sd.VAE, "a VAE from Load VAE"),
-    io.Conditioning.io_type: ((list, tuple), "CONDITIONING"),
-    io.Latent.io_type: (Mapping, "a LATENT"),
-    "AA_SHOT": (Shot, "a shot from Shot"),
-    "AA_REFERENCE": (Reference, "a character from Encode Character Reference"),
-    "AA_ADAPTER": (Adapter, "an adapter from Load AnimateAnywhere Adapter"),
-    "AA_CAMERA_PATH": (CameraPath, "a camera path from Track Background or Pose to Tracks"),
+# What sockets carry that nothing below the nodes looks at: type, what artists know it as, where it comes from.
+CARRIED = {
+    io.Latent.io_type: (Mapping, "a latent", "Connect a sampler behind Encode Shot"),
+    "AA_CAMERA_PATH": (CameraPath, "a camera path", "Connect Track Background or Pose to Tracks"),
 }
 
 # FileInput is a combo, too, and comes first.

@@ -28,10 +28,11 @@ class DecodeShot(sockets.Node):
     @classmethod
     def execute(cls, samples, vae) -> io.NodeOutput:
         latents.check_vae(vae)
-        coded = samples["samples"]
-        if coded.ndim != 5 or coded.shape[1] != latents.CHANNELS:
+        coded = samples.get("samples")
+        shape = list(coded.shape) if isinstance(coded, torch.Tensor) else []
+        if len(shape) != 5 or shape[1] != latents.CHANNELS or 0 in shape:
             raise ValueError(
-                f"samples: this latent has the shape {list(coded.shape)}. CogVideoX's has five dimensions and "
+                f"samples: this latent has the shape {shape}. CogVideoX's has five dimensions and "
                 f"{latents.CHANNELS} channels; take it from a sampler behind Encode Shot."
             )
         done = progress_of(len(coded))

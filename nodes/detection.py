@@ -51,8 +51,7 @@ class Detected(NamedTuple):
 
 
 def find_file(source: Source) -> Path | None:
-    """The file in models/detection, or where comfyui_controlnet_aux put it. Only these names, only in these folders: a
-    TorchScript file is a program."""
+    """The file in models/detection, or where comfyui_controlnet_aux put it."""
     if path := folder_paths.get_full_path(FOLDER, source.name):
         return Path(path)
     for folder in files.controlnet_aux_folders():
@@ -96,8 +95,9 @@ def _load(sources: list[Source]) -> Network:
             f"detector: dwpose needs {_wanted(sources)} in {_models_folder()}, or downloaded by "
             f"comfyui_controlnet_aux; scripts/models.py get {sources[0].name} does it. blazepose needs no download."
         )
+    device = comfy.model_management.get_torch_device()
     try:
-        return load_network(there[0], comfy.model_management.get_torch_device())
+        return load_network(there[0], device, lambda path: files.open_torchscript(path, device, "detector"))
     except ImportError as error:
         raise ValueError(
             f"detector: {there[0].name} is ONNX, and onnxruntime is not installed. Put {sources[0].name} from "

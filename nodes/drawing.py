@@ -8,7 +8,7 @@ import nodes
 from ..vision import drawing
 from ..vision.frames import same_shape
 from ..vision.pose import PoseTrack
-from . import sockets
+from . import memory, sockets
 from .feedback import progress_of
 from .socket_values import check_somebody, read_pose
 
@@ -102,6 +102,7 @@ class DrawPose(sockets.Node):
         if images is not None:
             return io.NodeOutput(drawing.draw_over(track, images, opacity, progress, style))
         size = (width, height) if width else (track.width, track.height)
+        memory.check_room("width" if width else "pose", len(pose), size[1], size[0], memory.DRAW)
         return io.NodeOutput(drawing.draw(track, *size, progress, style))
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..models import dynamictrl
 from ..models.dit import TEXT_TOKENS
 from ..models.text import cut
-from . import sockets
+from . import files, sockets
 from .feedback import progress_of, shown
 from .socket_values import doubt_about
 
@@ -34,12 +34,7 @@ def checkpoints() -> list[str]:
 
 def path_of(checkpoint: str) -> Path:
     """Where a name of checkpoints() lies."""
-    if not checkpoint.endswith("/"):
-        return Path(folder_paths.get_full_path_or_raise(FOLDER, checkpoint))
-    for folder in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        if (folder / checkpoint).is_dir():
-            return folder / checkpoint
-    raise ValueError(f"checkpoint: there is no folder {checkpoint} in models/{FOLDER} any more. Choose another.")
+    return files.model_path(FOLDER, checkpoint, "checkpoint")
 
 
 class LoadDynamiCtrl(sockets.Node):
@@ -75,8 +70,8 @@ class LoadDynamiCtrl(sockets.Node):
     @classmethod
     def execute(cls, checkpoint, weight_dtype="default") -> io.NodeOutput:
         path = path_of(checkpoint)
-        files = len(list(path.glob("*.safetensors"))) if path.is_dir() else 1
-        return io.NodeOutput(dynamictrl.load(path, PRECISIONS[weight_dtype], progress_of(files)))
+        count = len(list(path.glob("*.safetensors"))) if path.is_dir() else 1
+        return io.NodeOutput(dynamictrl.load(path, PRECISIONS[weight_dtype], progress_of(count)))
 
 
 class EncodePrompt(sockets.Node):
@@ -107,6 +102,8 @@ class EncodePrompt(sockets.Node):
 
     @classmethod
     def execute(cls, clip, text) -> io.NodeOutput:
+        if not hasattr(clip, "tokenize"):
+            raise ValueError("clip: there is no text encoder in it. Load T5-XXL with Load CLIP, type cogvideox.")
         tokens, left_out = cut(clip.tokenize(text))
         report = f"The last {left_out} tokens were cut off: {TEXT_TOKENS} are read." if left_out else "Read as a whole."
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens), report, ui=ui.PreviewText(report))

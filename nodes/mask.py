@@ -11,7 +11,7 @@ from ..vision import mask as masks
 from ..vision import outline, pointing
 from ..vision import pose as poses
 from ..vision.frames import same_shape
-from . import files, sockets
+from . import files, memory, sockets
 from .detection import BLAZEPOSE, LAPSE, load_blazepose, nobody
 from .feedback import progress_of, shown
 from .socket_values import check_shows_somebody, check_somebody, doubt_about, read_pose
@@ -213,6 +213,7 @@ class SegmentCharacter(sockets.Node):
         cls, images, model="blazepose", feather=4, grow=0, pose=None, steadiness=0.5, refine=True, weights="auto",
         objects=False, matting="off",
     ) -> io.NodeOutput:  # fmt: skip
+        memory.check_room("images", *images.shape[:3], memory.SEGMENT)
         track = None if pose is None else _track_for(images, pose)
         held = torch.zeros(images.shape[:3])
         matte = None if matting == "off" else mattes.load(VITMATTE.path(asked_by="matting"))

@@ -1,6 +1,7 @@
 """How much memory a piece of work takes."""
 
 import threading
+from typing import NamedTuple
 
 import comfy.model_management
 import psutil
@@ -40,6 +41,34 @@ class Peak:
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device)
         return psutil.Process().memory_info().rss
+
+
+class Work(NamedTuple):
+    """What a piece of work takes beside its inputs, in bytes per pixel: of ``every_frame``, and of ``one_frame`` at a
+    time."""
+
+    every_frame: int
+    one_frame: int
+
+
+# Measured as the rise of the process while the node works on pictures of 9 and 17 megapixels, rounded up.
+DRAW = Work(12, 8)
+EXTRACT_POSE = Work(8, 16)
+SEGMENT = Work(12, 28)
+INPAINT = Work(20, 24)
+TRACK = Work(4, 24)
+MOVE = Work(16, 32)
+
+
+def check_room(socket: str, frames: int, height: int, width: int, work: Work) -> None:
+    """Raise ValueError, naming ``socket``, unless ``work`` on so many frames of this size fits into what is free."""
+    needed = height * width * (frames * work.every_frame + work.one_frame)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ValueError(
+            f"{socket}: {frames} frames of {width}×{height} px need about {needed / 1e9:,.1f} GB of memory, and "
+            f"{available / 1e9:,.1f} GB are free. Use smaller pictures, or fewer of them at a time."
+        )
 
 
 def free() -> int:

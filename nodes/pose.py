@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from ..vision import mask as masks
 from ..vision import pose as poses
 from ..vision.tracking import LEADS, Identities
-from . import detection, preview, sockets
+from . import detection, memory, preview, sockets
 from .feedback import frames_of, progress_of, ranges
 
 MOST_PEOPLE = 8
@@ -132,6 +132,7 @@ class ExtractPose(sockets.Node):
     def execute(
         cls, images, detector, smoothing, people=1, lead=LEADS[0], lead_x=0.5, lead_y=0.5, dropped_frames=""
     ) -> io.NodeOutput:
+        memory.check_room("images", *images.shape[:3], memory.EXTRACT_POSE)
         dropped = frames_of(dropped_frames, len(images), "dropped_frames")
         point = np.array([lead_x * images.shape[2], lead_y * images.shape[1]])
         progress = progress_of(detection.steps_of(detector, len(images)))

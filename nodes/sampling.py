@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..models import clips, dit, latents, lora_keys, sampler, windows
+from ..models.text import check_conditioning
 from ..models.windows import Window
 from . import cost, preview
 from . import shot as shots
@@ -29,6 +30,10 @@ class Sampling:
         dit.check_base(model)
         lora_keys.check_effect(model)
         latents.check_vae(vae)
+        clips.Shot.check(shot)
+        width = model.get_model_object("diffusion_model").patch_embed.text_proj.in_features
+        check_conditioning(positive, "positive", width)
+        check_conditioning(negative, "negative", width)
         shots.check_adapters(model, shot)
         self.sigmas = sampler.trailing_sigmas(model.get_model_object("model_sampling"), steps)
         self.model, self.vae = model, vae

@@ -9,6 +9,7 @@ from torch import Tensor
 import nodes
 
 from ..models import attach, clips, dit, latents
+from ..models.text import check_conditioning
 from ..vision import drawing, drawn_pose
 from ..vision import mask as masks
 from ..vision.tracking import Identities
@@ -260,6 +261,9 @@ class EncodeShot(sockets.Node):
         cls, shot, vae, positive, negative, start=0, length=0, model=None, image_latent_scale=AUTO
     ) -> io.NodeOutput:
         latents.check_vae(vae)
+        clips.Shot.check(shot)
+        check_conditioning(positive, "positive")
+        check_conditioning(negative, "negative")
         if model is not None:
             check_adapters(model, shot)
         elif image_latent_scale == UNSCALED:

@@ -7,7 +7,7 @@ import nodes
 
 from ..vision import background_tracks
 from ..vision import tracks as points
-from . import preview, sockets
+from . import memory, preview, sockets
 from .feedback import progress_of, ranges, shown
 from .socket_values import doubt_about
 
@@ -146,6 +146,7 @@ class TrackBackground(sockets.Node):
         cls, images, points=background_tracks.DEFAULT, reseed=True, grow=background_tracks.GROW, mask=None,
         placed_points="",
     ) -> io.NodeOutput:  # fmt: skip
+        memory.check_room("images", *images.shape[:3], memory.TRACK)
         placed = places_of(placed_points)
         pixels = placed * [images.shape[2], images.shape[1]] if len(placed) else None
         progress = progress_of(2 * len(images))
@@ -210,6 +211,7 @@ class DrawTracks(sockets.Node):
         if not (width or track.width):
             raise ValueError("width: the tracks do not say how large their picture is. Give width and height.")
         track = track.on_canvas(width or track.width, height or track.height)
+        memory.check_room("width", len(track), track.height, track.width, memory.DRAW)
         drawn = points.draw(track, mask, radius, trail, progress_of(len(track)))
         return io.NodeOutput(drawn, ui=shown(doubt_about(mask)))
 

@@ -34,7 +34,9 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["pt", "onnx"])
 def ours(request, files):
-    people, points = (load_network(files[f"{name}.{request.param}"], "cpu") for name in ("people", "points"))
+    people, points = (
+        load_network(files[f"{name}.{request.param}"], "cpu", torch.jit.load) for name in ("people", "points")
+    )
     return DWPose(people, points, toys.SIZE, toys.CROP)
 
 
@@ -94,7 +96,7 @@ def test_crops_and_points_equal_rtmlibs(ours, theirs, box):
 
 
 def test_a_batch_is_filled_up_to_what_the_file_was_traced_for(files):
-    network = load_network(files["points.pt"], "cpu")
+    network = load_network(files["points.pt"], "cpu", torch.jit.load)
     assert network.batch == 5
     crops = np.random.default_rng(0).random((7, 3, *toys.CROP), np.float32)
     together = network(crops)
@@ -240,7 +242,7 @@ def test_a_broken_file_is_named(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"half a download")
     with pytest.raises(ValueError, match=f"^detector: .*{name} cannot be read as .* get it again"):
-        load_network(path, "cpu")
+        load_network(path, "cpu", torch.jit.load)
 
 
 def test_another_networks_output_is_refused():
@@ -257,9 +259,9 @@ def test_without_onnxruntime_only_onnx_files_are_missed(files, monkeypatch):
         return load(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert isinstance(load_network(files["people.pt"], "cpu"), network_file.TorchScriptNetwork)
+    assert isinstance(load_network(files["people.pt"], "cpu", torch.jit.load), network_file.TorchScriptNetwork)
     with pytest.raises(ImportError):
-        load_network(files["people.onnx"], "cpu")
+        load_network(files["people.onnx"], "cpu", torch.jit.load)
 
 
 @pytest.fixture

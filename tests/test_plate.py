@@ -355,7 +355,7 @@ def test_node_fills_with_lama_where_its_file_is_there(models, monkeypatch):
     (models / "inpaint").mkdir()
     (models / "inpaint" / "big-lama.pt").touch()
     loaded = []
-    monkeypatch.setattr(nodes.inpainter, "load", lambda path: loaded.append(path.name) or Grey())
+    monkeypatch.setattr(nodes.inpainter, "load", lambda path, _: loaded.append(path.name) or Grey())
     _, frames, mask, _ = stage("still", swayer(4), frames=4)
     video, _, unfilled, _ = nodes.InpaintBackground.execute(frames, mask, grow=GROW).result
     assert loaded == ["big-lama.pt"]

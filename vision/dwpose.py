@@ -88,7 +88,7 @@ class DWPose:
         identities = identities or Identities(1)
         shapes = {"keypoints": (18, 3), "hands": (2, 21, 3), "face": (70, 3), "feet": (6, 3)}
         arrays = {field: np.zeros((count, identities.most, *shape)) for field, shape in shapes.items()}
-        for index, sightings in self._sightings(frames, identities.most):
+        for index, sightings in self._sightings(frames, identities.most, progress):
             for number, sighting in identities.meet(index, distinct(sightings)):
                 arrays["keypoints"][index, number] = sighting.joints
                 for field, points in sighting.source._asdict().items():
@@ -98,10 +98,12 @@ class DWPose:
         order = identities.order(arrays["keypoints"][..., 2].any(axis=2)) or [0]
         return PoseTrack(width=width, height=height, **{field: array[:, order] for field, array in arrays.items()})
 
-    def _sightings(self, frames: Tensor, wanted: int) -> Iterator[tuple[int, list[Sighting]]]:
+    def _sightings(
+        self, frames: Tensor, wanted: int, progress: Progress | None = None
+    ) -> Iterator[tuple[int, list[Sighting]]]:
         """Frame by frame everybody, where ``wanted`` people are looked for. A few frames go through the second network
         at once."""
-        lookout = Lookout(self.find, wanted)
+        lookout = Lookout(self.find, wanted, progress)
         for start in range(0, len(frames), AT_ONCE):
             pictures = [picture(frame) for frame in frames[start : start + AT_ONCE]]
             found = [lookout.people(start + index, to_bytes(frame)) for index, frame in enumerate(pictures)]
@@ -130,10 +132,13 @@ class DWPose:
 
 class Lookout:
     """One run of ``find`` through the frames of a video. Where it sees fewer people than are ``wanted`` in the whole of
-    a frame, parts of the frame are searched: around those who were found before, and all tiles now and then."""
+    a frame, parts of the frame are searched: around those who were found before, and all tiles now and then. Before
+    each tile ``progress`` is called, and may raise to stop."""
 
-    def __init__(self, find: Callable[[np.ndarray], list[Found]], wanted: int) -> None:
-        self.find, self.wanted = find, wanted
+    def __init__(
+        self, find: Callable[[np.ndarray], list[Found]], wanted: int, progress: Progress | None = None
+    ) -> None:
+        self.find, self.wanted, self.progress = find, wanted, progress
         self.most = 2 * wanted + SPARE
         self.known: list[tuple[Found, int]] = []  # people, and the frame in which each was found last
         self.next_tiles = 0
@@ -148,15 +153,20 @@ class Lookout:
             lost = [pair for pair, again in zip(lost, near) if not again]
         if len(people) < self.wanted and index >= self.next_tiles:
             self.next_tiles = index + TILES_EVERY
-            people = self._in_tiles(frame, people)
+            people = self._in_tiles(index, frame, people)
         people = people[: self.most]
         self.known = [(one, index) for one in people] + lost
         return people
 
-    def _in_tiles(self, frame: np.ndarray, people: list[Found]) -> list[Found]:
+    def _in_tiles(self, index: int, frame: np.ndarray, people: list[Found]) -> list[Found]:
         """``people``, and small ones: tiles are made smaller until there are as many as are wanted."""
         for squares in tilings(*frame.shape[:2], SMALLEST_TILE):
-            people = once(people + [found for square in squares for found in self._inside(frame, *square)])
+            seen = []
+            for square in squares:
+                if self.progress:
+                    self.progress(index)
+                seen += self._inside(frame, *square)
+            people = once(people + seen)
             if len(people) >= self.wanted:
                 break
         return people

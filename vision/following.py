@@ -1,6 +1,7 @@
 """Following people through a video with BlazePose: look where they were, and search where they are missing."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,9 +31,11 @@ class Following:
         self.regions: list[dict[int, Region]] = [{} for _ in frames]  # where each person is next, by number
         self.joints: list[dict[int, np.ndarray]] = [{} for _ in frames]
         self.next_tiles = 0
+        self.progress: Progress | None = None
 
     def run(self, progress: Progress | None) -> Iterator[tuple[int, int, Sighting]]:
         """(frame, number of the person, sighting) of everybody, the whole video forward and then back."""
+        self.progress = progress
         for index in range(len(self.frames)):
             frame = picture(self.frames[index])
             for number, sighting in self.identities.meet(index, self._sightings(index, frame)):
@@ -112,8 +115,13 @@ class Following:
             self.next_tiles = index + TILES_EVERY
             # Where people are known already, others are not much smaller.
             smallest = max((region.size for region in known), default=0)
-            found = distinct_regions(found + search.in_tiles(frame, missing, smallest))
+            found = distinct_regions(found + search.in_tiles(frame, missing, smallest, partial(self._check, index)))
         return found
+
+    def _check(self, done: int) -> None:
+        """Let the caller stop in the midst of a frame, ``done`` frames after the start."""
+        if self.progress:
+            self.progress(done)
 
     def _back(self, index: int) -> Iterator[tuple[int, Sighting]]:
         """Those who are in frame ``index`` where they are in the frame after it, and were not noticed."""
@@ -121,6 +129,7 @@ class Following:
         unnoticed = after.keys() - here.keys()
         if not unnoticed:
             return
+        self._check(len(self.frames))
         frame = picture(self.frames[index])
         for number in sorted(unnoticed):
             sighting = self._sight(frame, after[number])

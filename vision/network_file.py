@@ -1,10 +1,10 @@
 """Pose networks from files: TorchScript through torch alone, ONNX where onnxruntime is installed.
 
-A TorchScript file is a program. So nothing here looks for files: nodes/detection.py names the few that it knows, in the
-folders for models, and only these come here.
+A TorchScript file is a program, so nothing here opens one: the caller says how, and does so only with those it trusts.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,10 @@ class TorchScriptNetwork:
     A file that was traced for one batch size says so in its name (``…_bs5.torchscript.pt``); batches are filled up.
     """
 
-    def __init__(self, path: Path, device: torch.device | str) -> None:
-        try:
-            self.network = torch.jit.load(path, map_location=device).eval()
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(_broken(path, "TorchScript")) from error
+    def __init__(self, network: torch.nn.Module, name: str, device: torch.device | str) -> None:
+        self.network = network.eval()
         self.device = torch.device(device)
-        traced = re.search(r"_bs(\d+)", path.name)
+        traced = re.search(r"_bs(\d+)", name)
         self.batch = int(traced[1]) if traced else None
         weight = next(self.network.parameters(), None)
         self.dtype = torch.float32 if weight is None else weight.dtype
@@ -82,11 +79,20 @@ class OnnxNetwork:
 Network = TorchScriptNetwork | OnnxNetwork
 
 
-def load_network(path: Path, device: torch.device | str) -> Network:
-    """The network in the file at ``path``. Raises ValueError for a file that is broken or of no known kind, ImportError
-    for ONNX without onnxruntime."""
+def load_network(
+    path: Path, device: torch.device | str, open_torchscript: Callable[[Path], torch.nn.Module]
+) -> Network:
+    """The network in the file at ``path``.
+
+    open_torchscript: opens such a file onto ``device``, or raises ValueError where it is not to be trusted.
+    Raises ValueError for a file that is broken or of no known kind, ImportError for ONNX without onnxruntime.
+    """
     if path.name.endswith(TORCHSCRIPT):
-        return TorchScriptNetwork(path, device)
+        try:
+            network = open_torchscript(path)
+        except RuntimeError as error:
+            raise ValueError(_broken(path, "TorchScript")) from error
+        return TorchScriptNetwork(network, path.name, device)
     if path.suffix == ONNX:
         return OnnxNetwork(path)
     raise ValueError(f"detector: {path.name} is neither TorchScript ({TORCHSCRIPT}) nor ONNX ({ONNX}).")

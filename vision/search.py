@@ -1,6 +1,6 @@
 """Where in a picture people are: BlazePose's detector on the whole picture, on tiles of it, or around one place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -52,13 +52,21 @@ class PersonDetector:
             return []
         return self.inside(frame, round(region.x - side / 2), round(region.y - side / 2), side)
 
-    def in_tiles(self, frame: np.ndarray, wanted: int, smallest: float = 0.0) -> list[Found]:
+    def in_tiles(
+        self, frame: np.ndarray, wanted: int, smallest: float = 0.0, check: Callable[[], None] | None = None
+    ) -> list[Found]:
         """Small people: tiles are made smaller, to no less than ``smallest`` px, until at least ``wanted`` people are
-        found; the clearest first."""
+        found; the clearest first.
+
+        ``check`` is called before each tile, of which a large picture has thousands, and may raise to stop.
+        """
         people: list[Found] = []
         for squares in tilings(*frame.shape[:2], max(smallest, SMALLEST_TILE)):
-            seen = [found for square in squares for found in self.inside(frame, *square)]
-            people = distinct(people + seen)
+            for square in squares:
+                if check is not None:
+                    check()
+                people += self.inside(frame, *square)
+            people = distinct(people)
             if len(people) >= wanted:
                 break
         return people
