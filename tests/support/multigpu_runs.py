@@ -5,6 +5,7 @@ Both conditionings have pose and reference, so that each device has to do with b
 
 from collections.abc import Callable
 
+import comfy.model_management
 import comfy.sd
 import comfy_extras.nodes_multigpu as stock
 import torch
@@ -27,6 +28,8 @@ def base(world: World) -> object:
 
 
 def split(world: World, model: object) -> object:
+    # As in a ComfyUI just started: its node fails on models that other prompts have loaded and dropped since.
+    comfy.model_management.current_loaded_models.clear()
     return stock.MultiGPUCFGSplitNode.execute(model, 2).result[0] if world.kind == "two" else model
 
 
