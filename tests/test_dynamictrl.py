@@ -287,7 +287,7 @@ def test_a_shot_without_pose_is_refused_before_anything_is_encoded(model, vae, m
     monkeypatch.setattr(clips, "encode", lambda *_: pytest.fail("encoded"))
     plain = clips.Shot(length=5, background=torch.rand(1, HEIGHT, WIDTH, 3))
     for node in (samples.SampleShot, shots.EncodeShot):
-        given = {"model": model, "vae": vae, "shot": plain, "positive": [], "negative": []}
+        given = {"model": model, "vae": vae, "shot": plain, "positive": prompts()[0], "negative": prompts()[1]}
         with pytest.raises(ValueError, match="model: DynamiCtrl cannot run without a pose"):
             node.execute(**given, **({"seed": 0} if node is samples.SampleShot else {}))
 

@@ -1,13 +1,13 @@
 """Frames and masks of other packs become float32 in 0…1, or one error says what is wrong with which frame."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import odd_values
 import pytest
 import torch
 import toys
+from animate_anywhere.models.checkpoint import Adapter
 from animate_anywhere.models.reference import prepare_character
 from animate_anywhere.nodes import checked_node, socket_values, sockets
 from animate_anywhere.nodes.adapter import EncodeReference
@@ -94,7 +94,7 @@ def black_mask_calls():
     return {
         "Shape-Agnostic Mask": lambda: ShapeAgnosticMask.execute(black),
         "Encode Character Reference": lambda: EncodeReference.execute(
-            SimpleNamespace(reference=object()), toys.taehv_vae(), video[:1], mask=black
+            Adapter(header=None, reference=object()), toys.taehv_vae(), video[:1], mask=black
         ),
     }
 
