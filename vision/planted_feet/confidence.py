@@ -10,22 +10,24 @@ from .shake import JITTER_BY_SIZE
 UNTOLD = 0.1  # where the pose tells nothing
 BENT, STRAIGHT = 0.6, 0.9  # leg straightness: a rider stands, too, on legs that are bent
 DEPTH_DOUBT = 0.3  # of the motion: nobody knows how far away the background is ...
-ALONG_DOUBT = 0.8  # ... least of all where the camera goes along
+ALONG_DOUBT = 1.5  # ... least of all where the camera goes along
+ON_THE_SPOT_FACTOR = 0.4  # for somebody who walks and gets nowhere: the camera may go along
 GROWTH_DOUBT_LOG = 0.5  # of the body in the clip, at which confidence halves
 
 
 def rate_still(
-    evidence: Evidence, stands: ndarray, near_feet: ndarray, in_place: float
+    evidence: Evidence, stands: ndarray, near_feet: ndarray, on_the_spot: bool
 ) -> ndarray:
     """[S] that the camera stands, by its probability ``stands`` [S] and how well feet tell it.
 
-    near_feet: [S] 1 where a foot is known. in_place: 1 for somebody who stands or gets on, 0 for
-    somebody who walks on the spot, before whom a camera may as well travel.
+    near_feet: [S] 1 where a foot is known. on_the_spot: the person walks and gets nowhere.
     """
     upright = np.clip((evidence.straightness - BENT) / (STRAIGHT - BENT), 0, 1)
     against = np.clip(1 - max(evidence.nats, 0) / evidence.needed_nats, 0, 1)
     on_ground = (1 - evidence.stance[3]) * evidence.known
-    told = stands * on_ground * upright * against * near_feet * in_place
+    told = stands * on_ground * upright * against * near_feet
+    if on_the_spot:
+        told = told * ON_THE_SPOT_FACTOR
     return np.maximum(told, UNTOLD)
 
 

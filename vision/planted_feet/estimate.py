@@ -14,13 +14,15 @@ from .confidence import UNTOLD, rate_motion, rate_still
 from .depth_share import depth_share, smooth_over_time
 from .gates import MIN_KNOWN_SHARE, Evidence, Verdict, judge
 from .hmm import Posterior
-from .likelihood import look_likelihoods
+from .likelihood import STANCES, look_likelihoods
 from .shake import shake_of_feet
 from .visibility import fade_without_feet, known_looks, visible_feet
+from .walking import walks_on_the_spot
 
 LOOK_FRAMES = 2  # one drowns in the detector's jitter, three lose a hand's shake
 MIN_FRAMES = 8
 ZOOM_NATS = -2.0  # a priori: cameras zoom seldom
+VETO_CONFIDENCE = 0.6  # of somebody before whom the camera stands
 
 Progress = Callable[[int], None]
 
@@ -46,6 +48,33 @@ class Estimate:
     evidence: Evidence | None
     person: Person
 
+    @property
+    def planted(self) -> ndarray:
+        """[T-1, 2] bool: the right and the left foot stand, and are seen."""
+        seen = self.feet[1:] & self.feet[:-1]
+        return (self.stance @ STANCES > 0.5) & seen
+
+
+def estimate_scene(
+    track: PoseTrack, depth: float | None = None, progress: Progress | None = None
+) -> Estimate:
+    """Read the camera from the person whose feet are seen longest.
+
+    Somebody else whose feet tell surely that the camera stands has a veto: then it stands.
+    progress: called with the number of people done.
+    """
+    estimates = []
+    for number in range(track.keypoints.shape[1]):
+        estimates.append(estimate_camera(track, number, depth))
+        if progress:
+            progress(number + 1)
+    best = max(estimates, key=lambda found: (found.feet.any(1).sum(), found.person.measured.sum()))
+    if best.verdict is Verdict.MOVES:
+        for other in estimates:
+            if other.verdict is Verdict.STANDS and other.confidence.mean() >= VETO_CONFIDENCE:
+                return other
+    return best
+
 
 @cache
 def _model() -> hmm.MotionModel:
@@ -69,14 +98,15 @@ def estimate_camera(track: PoseTrack, number: int = 0, depth: float | None = Non
     shake = shake_of_feet(_ankles(person, feet), reading.velocity, reading.stance, person.size)
     ground = (reading.velocity + shake) * near_feet[:, None]
     share = depth_share(person.hips, ground)
-    pace = np.linalg.norm(smooth_over_time(reading.velocity), axis=1)
+    slow = smooth_over_time(reading.velocity)
     evidence = Evidence(
         nats=reading.nats,
         known=float(known.any(1).mean()),
         stance=reading.stance.mean(0),
         straightness=leg_straightness(person),
         growth=float(growth.sum()),
-        pace=float(np.median(pace)) / person.size,
+        pace=float(np.median(np.linalg.norm(slow, axis=1))) / person.size,
+        steadiness=float(np.linalg.norm(slow.mean(0)) / max(np.sqrt((slow**2).sum(1).mean()), 1e-9)),
         depth_share=float(share.mean()),
     )
     verdict = judge(evidence)
@@ -92,7 +122,8 @@ def estimate_camera(track: PoseTrack, number: int = 0, depth: float | None = Non
             evidence, motion, reading.spread, reading.stands, share, near_feet, person.size
         )
     elif verdict is Verdict.STANDS:
-        confidence = rate_still(evidence, reading.stands, near_feet, 1.0)
+        on_the_spot = walks_on_the_spot(person)
+        confidence = rate_still(evidence, reading.stands, near_feet, on_the_spot)
     else:
         confidence = np.full(len(steps), UNTOLD)
     return Estimate(

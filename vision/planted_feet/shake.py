@@ -28,8 +28,22 @@ def shake_of_feet(ankles: ndarray, velocity: ndarray, stance: ndarray, size: flo
     mean = np.clip(mean, -MAX_DEVIATIONS * deviation, MAX_DEVIATIONS * deviation)
     power = (sure[:, None] * mean**2).sum(0) / sure.sum()
     gain = np.maximum(1 - (JITTER_BY_SIZE * size) ** 2 / np.maximum(power, 1e-9), 0)
+    gain = np.minimum(gain, _common_share(np.nan_to_num(residual), weight))
     shaken, total = _smooth(mean * sure[:, None]), _smooth(sure[:, None])
     return gain * shaken / np.maximum(total, 1e-6) * np.minimum(total, 1)
+
+
+def _common_share(residual: ndarray, weight: ndarray) -> ndarray:
+    """[2] the share of the power that both feet have in common, for steps with both planted.
+
+    A camera shakes both feet alike, a detector each on its own. 1 where too few steps tell.
+    """
+    both = (weight > 0.5).all(1)
+    if both.sum() < MIN_PLANTED_STEPS:
+        return np.ones(2)
+    right, left = residual[both].swapaxes(0, 1)
+    common = (right * left).mean(0)
+    return np.clip(common / np.maximum(((right + left) ** 2).mean(0) / 4, 1e-9), 0, 1)
 
 
 def _smooth(values: ndarray) -> ndarray:
