@@ -20,19 +20,15 @@ DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "nearer": (0.0, 1.0), "a
 
 
 def stride_frames(person: Person) -> float | None:
-    """Frames of a stride, two steps, from ankles, else knees, that swing in turns; or None.
+    """Frames of a stride, two steps, from the ankles' swing in turns, else the knees'; or None.
 
     Wrists, which do other things as well, are asked only where no legs are in view.
     """
-    legs = [pair for pair in (ANKLES, KNEES) if _seen(person, pair).mean() >= MIN_SEEN_SHARE]
-    for pair in legs or [WRISTS]:
+    for pair in (ANKLES, KNEES, WRISTS):
         seen = _seen(person, pair)
-        if seen.mean() < MIN_SEEN_SHARE:
-            continue
-        swing = _interpolate(person.joints[:, pair[0]] - person.joints[:, pair[1]], seen)
-        period = _first_period(swing / person.size)
-        if period is not None:
-            return period
+        if seen.mean() >= MIN_SEEN_SHARE:
+            swing = person.joints[:, pair[0]] - person.joints[:, pair[1]]
+            return _first_period(_interpolate(swing, seen) / person.size)
     return None
 
 
