@@ -15,10 +15,9 @@ from ..vision.planted_feet.estimate import Estimate, estimate_scene
 from ..vision.pose import PoseTrack
 from . import sockets
 from .feedback import progress_of
-from .motion_report import DOUBTED, TRUSTED, report_motion  # noqa: F401
+from .motion_report import DOUBTED, report_motion
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "pose_motion" / "pose_motion.safetensors"
-ANKLES = [10, 13]
 
 Progress = Callable[[int], None]
 
@@ -115,9 +114,9 @@ class PoseToTracks(io.ComfyNode):
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
-                    tooltip="auto: the background moves only where planted feet show it, and stands otherwise; right for "
-                    "real footage. learned: a small network trained on synthetic people. geometry: only the rule that "
-                    "one foot stands. The last two invent motion on real footage.",
+                    tooltip="auto: the background moves only where planted feet show it, and stands otherwise; right "
+                    "for real footage. learned: a small network trained on synthetic people. geometry: only the rule "
+                    "that one foot stands. The last two invent motion on real footage.",
                 ),
                 io.Int.Input(
                     "points",
@@ -137,9 +136,9 @@ class PoseToTracks(io.ComfyNode):
                     options=list(CAMERAS),
                     default=FROM_POSE,
                     optional=True,  # as all that follows: a prompt saved before they came still runs
-                    tooltip="What the camera does where you know it better than the pose. stands: no motion. follows the "
-                    "person: it goes along, also with somebody who walks on the spot or whose feet are not in view. turns "
-                    "with the person: it pans from one place, and nothing comes nearer.",
+                    tooltip="What the camera does where you know it better than the pose. stands: no motion. follows "
+                    "the person: it goes along, also with somebody who walks on the spot or whose feet are not in "
+                    "view. turns with the person: it pans from one place, and nothing comes nearer.",
                 ),
                 io.Float.Input(
                     "depth",
@@ -158,8 +157,8 @@ class PoseToTracks(io.ComfyNode):
                     default="comes nearer",
                     optional=True,
                     advanced=True,
-                    tooltip="What a body that grows in the frame is: somebody who comes nearer (the background keeps its "
-                    "size), half of it a zoom, or all of it.",
+                    tooltip="What a body that grows in the frame is: somebody who comes nearer (the background keeps "
+                    "its size), half of it a zoom, or all of it.",
                 ),
                 io.Combo.Input(
                     "direction",

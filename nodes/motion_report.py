@@ -22,6 +22,7 @@ SEEN = {
     Verdict.AIRBORNE: f"The feet are in the air too long to tell a camera by them: {CHOOSE}",
     Verdict.GLIDES: "The person may ride or glide (a board, skis, a bike), which looks like a pan over somebody "
     f"who stands: {CHOOSE}",
+    Verdict.SLIPS: f"The feet move and the hips stay, like on a turntable: {CHOOSE}",
 }
 SOURCES = {
     "feet": "as fast as the planted feet tell",

@@ -9,6 +9,7 @@ from animate_anywhere.training import rehearsal, stage
 from animate_anywhere.vision import metrics
 from animate_anywhere.vision import pose as poses
 from animate_anywhere.vision.camera_path import CameraPath
+from animate_anywhere.vision.planted_feet.body import ANKLES
 from animate_anywhere.vision.pose import PoseTrack
 from comfy_extras.nodes_wanmove import WanMoveVisualizeTracks, create_pos_embeddings
 from walks import cosines, moving_walks
@@ -97,9 +98,9 @@ def test_filled_frames_tell_nothing(walk, method):
 @METHODS
 def test_a_filled_foot_is_no_planted_one(walk, method):
     keypoints = walk.pose.keypoints.copy()
-    keypoints[10:16, :, nodes.ANKLES, 2] = poses.FILLED
+    keypoints[10:16, :, ANKLES, 2] = poses.FILLED
     without = keypoints.copy()
-    without[10:16, :, nodes.ANKLES] = 0
+    without[10:16, :, ANKLES] = 0
     one, other = (convert(PoseTrack(points, 160, 96), method)[1] for points in (keypoints, without))
     np.testing.assert_array_equal(one.steps, other.steps)
 

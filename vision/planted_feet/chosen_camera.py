@@ -28,9 +28,7 @@ def follow_person(
     return steps, source
 
 
-def turn_with_person(
-    estimate: Estimate, track: PoseTrack, direction: str | None
-) -> tuple[ndarray, str]:
+def turn_with_person(estimate: Estimate, track: PoseTrack, direction: str | None) -> tuple[ndarray, str]:
     """A camera that turns on its place to keep the person in view: the same without scale.
 
     A turn moves all depths alike, and nothing comes nearer.
@@ -41,9 +39,7 @@ def turn_with_person(
     return steps, source
 
 
-def _ground(
-    estimate: Estimate, track: PoseTrack, direction: str | None
-) -> tuple[ndarray, str]:
+def _ground(estimate: Estimate, track: PoseTrack, direction: str | None) -> tuple[ndarray, str]:
     """[T-1, 3] dx, dy px and log scale of the ground; "feet", "cadence" or "" (nobody walks)."""
     unit = unit_of(track)
     cadence = ground_of_walk(estimate.person, direction)

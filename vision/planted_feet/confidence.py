@@ -15,9 +15,7 @@ ON_THE_SPOT_FACTOR = 0.4  # for somebody who walks and gets nowhere: the camera 
 GROWTH_DOUBT_LOG = 0.5  # of the body in the clip, at which confidence halves
 
 
-def rate_still(
-    evidence: Evidence, stands: ndarray, near_feet: ndarray, on_the_spot: bool
-) -> ndarray:
+def rate_still(evidence: Evidence, stands: ndarray, near_feet: ndarray, on_the_spot: bool) -> ndarray:
     """[S] that the camera stands, by its probability ``stands`` [S] and how well feet tell it.
 
     near_feet: [S] 1 where a foot is known. on_the_spot: the person walks and gets nowhere.

@@ -55,9 +55,7 @@ class Estimate:
         return (self.stance @ STANCES > 0.5) & seen
 
 
-def estimate_scene(
-    track: PoseTrack, depth: float | None = None, progress: Progress | None = None
-) -> Estimate:
+def estimate_scene(track: PoseTrack, depth: float | None = None, progress: Progress | None = None) -> Estimate:
     """Read the camera from the person whose feet are seen longest.
 
     Somebody else whose feet tell surely that the camera stands has a veto: then it stands.
@@ -118,17 +116,13 @@ def estimate_camera(track: PoseTrack, number: int = 0, depth: float | None = Non
         moves = reading.stands < 0.5
         steps[:, :2] = np.where(moves[:, None], motion, 0) / unit_of(track)
         steps[:, 2] = np.where(moves, reading.zoom, 0)
-        confidence = rate_motion(
-            evidence, motion, reading.spread, reading.stands, share, near_feet, person.size
-        )
+        confidence = rate_motion(evidence, motion, reading.spread, reading.stands, share, near_feet, person.size)
     elif verdict is Verdict.STANDS:
         on_the_spot = walks_on_the_spot(person)
         confidence = rate_still(evidence, reading.stands, near_feet, on_the_spot)
     else:
         confidence = np.full(len(steps), UNTOLD)
-    return Estimate(
-        steps, confidence, verdict, ground / unit_of(track), reading.stance, feet, growth, evidence, person
-    )
+    return Estimate(steps, confidence, verdict, ground / unit_of(track), reading.stance, feet, growth, evidence, person)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +141,7 @@ def _read(person: Person, known: ndarray, lag: int, growth: ndarray) -> _Reading
     """Filter twice, with the body's growth taken for a zoom and not, and weigh both."""
     model = _model()
     plain, zoomed = (
-        hmm.run_filter(look_likelihoods(person, known, lag, model.velocities, zoom), model)
-        for zoom in (None, growth)
+        hmm.run_filter(look_likelihoods(person, known, lag, model.velocities, zoom), model) for zoom in (None, growth)
     )
     nats = np.array([plain.log_moves, zoomed.log_moves + ZOOM_NATS])
     weight = np.exp(nats - np.logaddexp.reduce(nats))
@@ -159,8 +152,7 @@ def _read(person: Person, known: ndarray, lag: int, growth: ndarray) -> _Reading
     likelier: Posterior = (plain, zoomed)[int(weight.argmax())]
     count = len(person.joints)
     velocity, spread, stands, stance = (
-        _steps_of_looks(values, lag, count)
-        for values in (velocity, likelier.spread, stands, likelier.stance)
+        _steps_of_looks(values, lag, count) for values in (velocity, likelier.spread, stands, likelier.stance)
     )
     evidence = float(np.logaddexp.reduce(nats) - plain.log_stands)
     return _Reading(velocity, spread, stands, stance, weight[1] * growth, evidence)

@@ -20,6 +20,7 @@ MIN_STRAIGHTNESS = 0.93  # without steps; boards, skis and bikes are ridden with
 UPRIGHT_STRAIGHTNESS = 0.97  # nobody rides with legs so straight
 MAX_STEADY_PACE = 0.012  # body sizes a frame, of a steady motion: a ride, or a pan over somebody
 MIN_STEADINESS = 0.9  # of a ride
+MIN_DEPTH_SHARE_STANDING = 0.8  # hips of somebody who does not walk go with the ground under them
 MAX_DEPTH_SHARE_AT_PACE = 0.7  # above: hips go with the ground, so nobody can tell a ride
 
 
@@ -32,6 +33,7 @@ class Verdict(Enum):
     FEET_LOST = "feet lost"
     AIRBORNE = "airborne"
     GLIDES = "glides"
+    SLIPS = "slips"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict.GLIDES
     if evidence.pace > MAX_STEADY_PACE and _may_ride(evidence):
         return Verdict.GLIDES
+    if not evidence.walks and evidence.depth_share < MIN_DEPTH_SHARE_STANDING:
+        return Verdict.SLIPS
     return Verdict.MOVES
 
 

@@ -46,9 +46,7 @@ def log_student(square: ndarray, scale_square: ndarray, freedom: float) -> ndarr
     return -np.log(2 * np.pi * scale_square) - (freedom + 2) / 2 * spread
 
 
-def _foot_densities(
-    person: Person, lag: int, velocities: ndarray, zoom: ndarray | None
-) -> tuple[ndarray, ndarray]:
+def _foot_densities(person: Person, lag: int, velocities: ndarray, zoom: ndarray | None) -> tuple[ndarray, ndarray]:
     """Log densities [S, 2, V] of each foot's move when planted and when lifted.
 
     A foot bears on its ankle, toe or heel, whichever are known, with equal chances: a heel may

@@ -24,9 +24,7 @@ def untangle_legs(keypoints: ndarray, feet: ndarray | None) -> tuple[ndarray, nd
         return keypoints, feet
     exchanged = frames[_exchanged(keypoints[frames][:, ANKLES, :2], _size(keypoints))]
     keypoints = keypoints.copy()
-    keypoints[np.ix_(exchanged, KNEES + ANKLES)] = keypoints[
-        np.ix_(exchanged, KNEES[::-1] + ANKLES[::-1])
-    ]
+    keypoints[np.ix_(exchanged, KNEES + ANKLES)] = keypoints[np.ix_(exchanged, KNEES[::-1] + ANKLES[::-1])]
     if feet is not None:
         feet = feet.copy()
         feet[exchanged] = feet[exchanged][:, OTHER_FOOT]
@@ -50,11 +48,7 @@ def _exchanged(ankles: ndarray, size: float) -> ndarray:
     named = np.stack([ankles, ankles[:, ::-1]], axis=1)  # [N, names, 2, 2]
     exchange = EXCHANGE_COST_BY_SIZE * size * (1 - np.eye(2))
     # [N-2, names before last, names of last, names of this frame]
-    bend = (
-        named[2:, None, None]
-        - 2 * named[1:-1, None, :, None]
-        + named[:-2, :, None, None]
-    )
+    bend = named[2:, None, None] - 2 * named[1:-1, None, :, None] + named[:-2, :, None, None]
     costs = np.linalg.norm(bend, axis=-1).sum(-1) + exchange
     total, choices = np.zeros((2, 2)), []
     for cost in costs:
