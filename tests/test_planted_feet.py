@@ -1,6 +1,7 @@
 """Cameras from planted feet: each step on its own, and all of them on people made here."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from animate_anywhere.vision.planted_feet import chosen_camera, hmm, likelihood,
 from animate_anywhere.vision.planted_feet.body import describe_person
 from animate_anywhere.vision.planted_feet.depth_share import MOVING_ALONG_SHARE, depth_share
 from animate_anywhere.vision.planted_feet.estimate import estimate_camera, estimate_scene
-from animate_anywhere.vision.planted_feet.gates import Verdict
+from animate_anywhere.vision.planted_feet.gates import Evidence, Verdict, judge
 from animate_anywhere.vision.planted_feet.shake import shake_of_feet
 from animate_anywhere.vision.planted_feet.untangling import untangle_legs
 from animate_anywhere.vision.planted_feet.visibility import visible_feet
@@ -197,11 +198,33 @@ def test_a_rider_with_bent_legs_is_no_pan():
     assert (found.confidence == found.confidence.min()).all()
 
 
-def test_feet_that_move_under_hips_that_stay_are_no_pan():
-    track = person(steps=pan(60, 1.2))
-    track.keypoints[..., [1, 8, 11], 0] = person().keypoints[..., [1, 8, 11], 0]
-    found = estimate_camera(track)
-    assert found.verdict is Verdict.SLIPS and not found.steps.any()
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        ({}, Verdict.MOVES),
+        ({"nats": 24.0}, Verdict.STANDS),
+        ({"growth": 0.3, "nats": 70.0}, Verdict.STANDS),
+        ({"known": 0.5}, Verdict.FEET_LOST),
+        ({"stance": np.array([0.5, 0.05, 0.05, 0.4])}, Verdict.AIRBORNE),
+        ({"straightness": 0.9}, Verdict.GLIDES),
+        ({"straightness": 0.95, "pace": 0.02}, Verdict.GLIDES),
+        ({"straightness": 0.98, "pace": 0.02}, Verdict.MOVES),  # nobody rides with legs so straight
+        ({"depth_share": 0.7}, Verdict.SLIPS),  # a turntable: the hips of a stander go with the ground
+        ({"depth_share": 0.7, "stance": np.array([0.4, 0.3, 0.3, 0])}, Verdict.MOVES),  # walks
+    ],
+)
+def test_each_gate_lets_the_background_stand(seen, verdict):
+    pan_over_a_stander = Evidence(
+        nats=71.0,
+        known=1.0,
+        stance=np.array([0.9, 0.05, 0.05, 0.0]),
+        straightness=0.95,
+        growth=0.1,
+        pace=0.005,
+        steadiness=0.95,
+        depth_share=0.95,
+    )
+    assert judge(replace(pan_over_a_stander, **seen)) is verdict
 
 
 def test_somebody_without_feet_moves_nothing():
