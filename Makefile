@@ -4,7 +4,7 @@ HOST = $(PYTHON3) scripts/host.py
 # Expanded when a recipe runs, so that the host is there by then; its progress goes to stderr, not in here.
 PYTHON = $$($(HOST) --python)
 
-.PHONY: help host demo test fuzz soak bench models train-tiny
+.PHONY: help host demo test fuzz soak bench bench-motion models train-tiny
 
 help:  ## show what there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -28,6 +28,9 @@ soak: host  ## run 500 prompts in one host, every third canceled, and watch its 
 
 bench: host  ## measure speed and memory
 	@$(PYTHON) scripts/bench.py
+
+bench-motion: host  ## measure Pose to Tracks on real clips, virtual cameras and stage clips
+	@$(PYTHON) scripts/bench_motion.py
 
 models: host  ## list the model files that nodes and workflows can use (scripts/models.py get NAME downloads one)
 	@$(PYTHON) scripts/models.py

@@ -3,21 +3,22 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
 from ..models import pose_motion
 from ..vision import footing, path_tracks
 from ..vision.camera_path import CameraPath
+from ..vision.planted_feet.chosen_camera import follow_person, turn_with_person
+from ..vision.planted_feet.estimate import Estimate, estimate_scene
 from ..vision.pose import PoseTrack
 from . import sockets
-from .feedback import progress_of, ranges
+from .feedback import progress_of
+from .motion_report import DOUBTED, report_motion
 from .socket_values import check_somebody, read_pose
-from .tracks import motion_in_words
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "pose_motion" / "pose_motion.safetensors"
-TRUSTED, DOUBTED = 0.6, 0.35  # confidence from which a pose tells the motion, and below which it does not
-ANKLES = [10, 13]
 
 Progress = Callable[[int], None]
 
@@ -41,7 +42,34 @@ def _geometry(track: PoseTrack, progress: Progress) -> CameraPath:
     return footing.camera_path(track, lambda people: progress(people * frames // crowd))
 
 
-METHODS = {"learned": _learned, "geometry": _geometry}
+AUTO = "auto"
+METHODS = {AUTO: None, "learned": _learned, "geometry": _geometry}  # auto is planted_feet's estimate
+FROM_POSE, STANDS, FOLLOWS, TURNS = "from the pose", "stands", "follows the person", "turns with the person"
+CAMERAS = (FROM_POSE, STANDS, FOLLOWS, TURNS)
+GROWTHS = {"comes nearer": 0.0, "half": 0.5, "zoom": 1.0}  # of the body's growth, taken for a zoom
+FACING = "as the person faces"
+DIRECTIONS = {FACING: None, "to the left": "left", "to the right": "right", "nearer": "nearer", "away": "away"}
+
+
+def _chosen_path(
+    track: PoseTrack, found: Estimate, camera: str, depth: float | None, growth: float, direction: str | None
+) -> tuple[CameraPath, str]:
+    """The path of a ``camera`` that the artist chose, and what its speed is read from."""
+    steps, source = np.zeros_like(found.steps), ""
+    if camera == FOLLOWS:
+        steps, source = follow_person(found, track, direction, depth)
+    elif camera == TURNS:
+        steps, source = turn_with_person(found, track, direction)
+    steps[:, 2] += growth * found.growth
+    sure = np.full(len(steps), 1.0 if camera == STANDS or source else DOUBTED / 2)
+    return CameraPath.from_steps(steps, track.width, track.height, sure), source
+
+
+def _estimated_path(track: PoseTrack, found: Estimate, growth: float) -> CameraPath:
+    """The path that the planted feet tell; ``growth``: the share of the body's that is a zoom."""
+    steps = found.steps.copy()
+    steps[:, 2] = np.where(steps[:, 2] != 0, steps[:, 2], growth * found.growth)
+    return CameraPath.from_steps(steps, track.width, track.height, found.confidence)
 
 
 def _track_of(pose: list[dict]) -> tuple[PoseTrack, str]:
@@ -52,34 +80,6 @@ def _track_of(pose: list[dict]) -> tuple[PoseTrack, str]:
     return track, remark
 
 
-def _report(track: PoseTrack, path: CameraPath, method: str, remark: str) -> str:
-    sure = float(path.confidence[1:].mean())
-    if sure >= TRUSTED:
-        verdict = "the pose tells the motion"
-    elif sure >= DOUBTED:
-        verdict = "the pose tells a part of the motion; look at the result before you use it"
-    else:
-        verdict = "the pose does NOT tell the motion. Take the tracks for a guess, or draw the camera by hand"
-    lines = [
-        f"{len(path)} frames of {path.width}×{path.height} px, read by {method}",
-        f"The background moves {motion_in_words(path)}",
-        f"Confidence {sure:.2f} of 1: {verdict}",
-    ]
-    doubtful = path.confidence < DOUBTED
-    if doubtful.any() and sure >= DOUBTED:
-        lines.append(f"In doubt on the way to frames {ranges(doubtful)} (the first frame is 0)")
-    if not track.measured.seen[..., ANKLES].any():
-        lines.append("No foot is seen in any frame, and feet tell most: use a pose that shows the whole person")
-    if remark:
-        lines.append(remark)
-    empty, filled = ~track.present, track.present & ~track.measured.present
-    if empty.any():
-        lines.append(f"Nobody is there in frames {ranges(empty)}")
-    if filled.any():
-        lines.append(f"Filled frames, which tell nothing: {ranges(filled)}")
-    return "\n".join(lines)
-
-
 class PoseToTracks(sockets.Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -88,7 +88,7 @@ class PoseToTracks(sockets.Node):
             display_name="Pose to Tracks",
             category=sockets.BACKGROUND,
             description="Reads from the pose alone how the background must move behind the person: a planted foot "
-            "stands still in the world, and a body that grows in the frame comes nearer.",
+            "stands still in the world. Where the pose does not show that the camera moves, the background stands.",
             inputs=[
                 sockets.PoseKeypoint.Input(
                     "pose", tooltip="From Extract Pose and Mask or any OpenPose-style detector; best with both feet."
@@ -96,8 +96,9 @@ class PoseToTracks(sockets.Node):
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
-                    tooltip="learned: a small network trained on synthetic people, the better one nearly always. "
-                    "geometry: only the rule that one foot stands, nothing learned.",
+                    tooltip="auto: the background moves only where planted feet show it, and stands otherwise; right "
+                    "for real footage. learned: a small network trained on synthetic people. geometry: only the rule "
+                    "that one foot stands. The last two invent motion on real footage.",
                 ),
                 io.Int.Input(
                     "points",
@@ -111,6 +112,44 @@ class PoseToTracks(sockets.Node):
                     default=True,
                     tooltip="New points appear where the camera uncovers more of the place. Turn it off for "
                     "WanMoveTrackToVideo, which only knows points that the first frame shows.",
+                ),
+                io.Combo.Input(
+                    "camera",
+                    options=list(CAMERAS),
+                    default=FROM_POSE,
+                    optional=True,  # as all that follows: a prompt saved before they came still runs
+                    tooltip="What the camera does where you know it better than the pose. stands: no motion. follows "
+                    "the person: it goes along, also with somebody who walks on the spot or whose feet are not in "
+                    "view. turns with the person: it pans from one place, and nothing comes nearer.",
+                ),
+                io.Float.Input(
+                    "depth",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much of the ground's motion the background has: 1 is a pan or a wall right behind the "
+                    "person, 0.35 a usual background of a camera that goes along; higher moves more. 0: from the pose.",
+                ),
+                io.Combo.Input(
+                    "growth",
+                    options=list(GROWTHS),
+                    default="comes nearer",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What a body that grows in the frame is: somebody who comes nearer (the background keeps "
+                    "its size), half of it a zoom, or all of it.",
+                ),
+                io.Combo.Input(
+                    "direction",
+                    options=list(DIRECTIONS),
+                    default=FACING,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where somebody walks to who walks on the spot or without feet in view; for a camera that "
+                    "follows or turns.",
                 ),
             ],
             outputs=[
@@ -126,13 +165,33 @@ class PoseToTracks(sockets.Node):
         )
 
     @classmethod
-    def execute(cls, pose, method="learned", points=path_tracks.DEFAULT, reseed=True) -> io.NodeOutput:
+    def execute(
+        cls,
+        pose,
+        method=AUTO,
+        points=path_tracks.DEFAULT,
+        reseed=True,
+        camera=FROM_POSE,
+        depth=0.0,
+        growth="comes nearer",
+        direction=FACING,
+    ) -> io.NodeOutput:
         track, remark = _track_of(pose)
-        frames = len(pose)
-        progress = progress_of(2 * frames)
-        path = METHODS[method](track.measured, progress)
-        tracks = path_tracks.carry_points(path, track, points, reseed, lambda done: progress(frames + done))
-        report = _report(track, path, method, remark)
+        share = depth or None
+        frames, crowd = track.keypoints.shape[:2]
+        progress = progress_of(3 * frames)
+        found = estimate_scene(track, share, lambda people: progress(people * frames // crowd))
+        source = ""
+        if camera != FROM_POSE:
+            path, source = _chosen_path(track, found, camera, share, GROWTHS[growth], DIRECTIONS[direction])
+        elif method == AUTO:
+            path = _estimated_path(track, found, GROWTHS[growth])
+        else:
+            path = METHODS[method](track.measured, lambda done: progress(frames + done))
+        tracks = path_tracks.carry_points(path, track, points, reseed, lambda done: progress(2 * frames + done))
+        chosen = None if camera == FROM_POSE else camera
+        lines = [report_motion(track, path, found, method, chosen, source), remark]
+        report = "\n".join(filter(None, lines))
         return io.NodeOutput(tracks.to_host(), path, report, ui=ui.PreviewText(report))
 
 

@@ -1,5 +1,7 @@
 """Pose to Tracks, as the graph calls it."""
 
+import re
+
 import comfy.model_management
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ from animate_anywhere.training import rehearsal, stage
 from animate_anywhere.vision import metrics
 from animate_anywhere.vision import pose as poses
 from animate_anywhere.vision.camera_path import CameraPath
+from animate_anywhere.vision.planted_feet.body import ANKLES
 from animate_anywhere.vision.pose import PoseTrack
 from comfy_extras.nodes_wanmove import WanMoveVisualizeTracks, create_pos_embeddings
 from walks import cosines, moving_walks
 
 METHODS = pytest.mark.parametrize("method", list(nodes.METHODS))
+# The methods that always give a motion; auto lets the background stand without evidence.
+GUESSING = pytest.mark.parametrize("method", ["learned", "geometry"])
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +44,14 @@ def test_tracks_camera_path_and_report_belong_together(walk, method):
     assert f"Confidence {path.confidence[1:].mean():.2f} of 1" in report
 
 
-@METHODS
+@GUESSING
 def test_the_background_goes_the_way_it_went(walk, method):
     guess, truth = convert(walk.pose, method)[1].steps, walk.steps
     assert guess[:, 0].mean() * truth[:, 0].mean() > 0
     assert abs(guess[:, 0].mean() / truth[:, 0].mean() - 1) < 0.6
 
 
-@METHODS
+@GUESSING
 def test_the_report_warns_where_the_pose_says_nothing(method):
     """Over walks: confidence falls without legs, or the trunk still tells the right way (as the learned method
     has it of cameras that follow)."""
@@ -81,7 +86,7 @@ def test_frames_without_anybody_are_told(walk, method):
     assert np.isfinite(path.homographies).all()
 
 
-@METHODS
+@GUESSING
 def test_filled_frames_tell_nothing(walk, method):
     """What Extract Pose puts where nobody was seen stands still, and so would the background."""
     keypoints = walk.pose.keypoints.copy()
@@ -95,9 +100,9 @@ def test_filled_frames_tell_nothing(walk, method):
 @METHODS
 def test_a_filled_foot_is_no_planted_one(walk, method):
     keypoints = walk.pose.keypoints.copy()
-    keypoints[10:16, :, nodes.ANKLES, 2] = poses.FILLED
+    keypoints[10:16, :, ANKLES, 2] = poses.FILLED
     without = keypoints.copy()
-    without[10:16, :, nodes.ANKLES] = 0
+    without[10:16, :, ANKLES] = 0
     one, other = (convert(PoseTrack(points, 160, 96), method)[1] for points in (keypoints, without))
     np.testing.assert_array_equal(one.steps, other.steps)
 
@@ -130,7 +135,7 @@ def test_nobody_is_refused():
 def test_missing_weights_are_told(walk, monkeypatch, tmp_path):
     monkeypatch.setattr(nodes, "WEIGHTS", tmp_path / "pose_motion.safetensors")
     with pytest.raises(ValueError, match="^method: learned needs pose_motion.safetensors"):
-        convert(walk.pose)
+        convert(walk.pose, "learned")
     assert convert(walk.pose, "geometry")
 
 
@@ -139,3 +144,63 @@ def test_it_stops_when_the_artist_cancels(walk):
         comfy.model_management.interrupt_current_processing(True)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             convert(walk.pose, method)
+
+
+@pytest.fixture(scope="module")
+def treadmill():
+    """Somebody in profile walks on the spot, to the right, with cropped feet."""
+    time = np.arange(72)
+    keypoints = np.zeros((72, 1, 18, 3))
+    places = {0: (350, 70), 1: (320, 100), 2: (310, 102), 5: (330, 102), 8: (312, 180), 9: (312, 240), 11: (328, 180)}
+    for joint, place in (places | {12: (328, 240)}).items():
+        keypoints[:, 0, joint] = [*place, 1]
+    keypoints[:, 0, 9, 0] += 30 * np.sin(2 * np.pi * time / 24)
+    keypoints[:, 0, 12, 0] -= 30 * np.sin(2 * np.pi * time / 24)
+    return PoseTrack(keypoints, 640, 360)
+
+
+def test_without_feet_the_background_stands_and_the_report_says_how_to_move_it(treadmill):
+    _, path, report = convert(treadmill)
+    assert not path.steps[:, :2].any()
+    assert "No feet in view: the background stands; choose `camera` to move it" in report
+
+
+def test_a_chosen_camera_follows_a_treadmill(treadmill):
+    _, path, report = convert(treadmill, camera="follows the person")
+    assert (path.steps[:, 0] < -2).all()  # he walks to the right
+    assert "camera chosen: follows the person, as fast as the steps and the body's height tell" in report
+    _, turned, _ = convert(treadmill, camera="follows the person", direction="to the left", depth=0.5)
+    np.testing.assert_allclose(turned.steps[:, 0].mean(), -path.steps[:, 0].mean() / 2, rtol=0.2)
+
+
+def test_a_chosen_camera_that_stands_moves_nothing_whatever_the_method(walk):
+    _, path, report = convert(walk.pose, "learned", camera="stands")
+    np.testing.assert_allclose(path.steps, 0, atol=1e-9)
+    assert "camera chosen: stands" in report and "read by" not in report
+
+
+def test_growth_is_taken_for_a_zoom_where_the_artist_says_so(treadmill):
+    keypoints = treadmill.keypoints.copy()
+    middle, scale = np.array([320, 180]), np.exp(0.005 * np.arange(72))
+    keypoints[..., :2] = (keypoints[..., :2] - middle) * scale[:, None, None, None] + middle
+    zooms = [
+        convert(PoseTrack(keypoints, 640, 360), growth=growth)[1].steps[:, 2].mean()
+        for growth in ("comes nearer", "half", "zoom")
+    ]
+    np.testing.assert_allclose(zooms, [0, 0.0025, 0.005], atol=2e-4)
+    assert "The body grows by 4" in convert(PoseTrack(keypoints, 640, 360))[2]
+
+
+def test_the_report_names_planted_feet_and_their_slip(walk):
+    report = convert(walk.pose)[2]
+    assert re.search(r"[Tt]he left foot stands in frames \d", report)
+    assert re.search(r"Foot slip \d+\.\d\d % of the body's height a frame", report)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("camera", "flies"), ("growth", ""), ("direction", "up"), ("depth", 1.5), ("depth", float("nan"))],
+)
+def test_a_linked_value_that_is_none_of_the_choices_is_refused(walk, name, value):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        convert(walk.pose, **{name: value})
