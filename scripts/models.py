@@ -124,7 +124,7 @@ def load(root: Path, configs: tuple[Path, ...] = ()) -> list[Model]:
         raise ModelsError(f"{root} does not tell its model folders: {last}")
     known = json.loads(done.stdout.splitlines()[-1])
     models = []
-    for entry in json.loads(TABLE.read_text()):
+    for entry in json.loads(TABLE.read_text(encoding="utf-8")):
         folder = entry["folder"]
         places = dict.fromkeys([*known.get(folder, ()), os.path.join(known[""], folder)])
         if folder == DETECTION and "address" in entry:  # as in nodes/detection.py
