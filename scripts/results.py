@@ -38,11 +38,11 @@ class Results:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.state = out / "state.json"
-        self.jobs = self._read_state()
+        self.jobs: dict[str, dict] = {}
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one batch. Raises JobsError where another one holds it."""
+        """Hold the folder for one batch, and read what is known. Raises JobsError where another one holds it."""
         self.out.mkdir(parents=True, exist_ok=True)
         with (self.out / "lock").open("a+b") as file:
             try:
@@ -53,7 +53,9 @@ class Results:
                 raise tables.JobsError(
                     [f"--out: another batch is writing to {self.out}. Wait for it, or choose another folder."]
                 ) from None
-            self.jobs = self._read_state()  # another batch may have changed it before
+            self.jobs = self._read_state()
+            if self.jobs:  # a batch may have been killed between the two files
+                self._write_table()
             yield
 
     def of(self, job: tables.Job) -> dict:
@@ -69,6 +71,9 @@ class Results:
         self.jobs[job.name] = {"files": [], **self.of(job), **facts, "key": job.key}
         self.out.mkdir(parents=True, exist_ok=True)
         _replace(self.state, json.dumps(self.jobs, indent=1).encode())
+        self._write_table()
+
+    def _write_table(self) -> None:
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
         writer.writeheader()

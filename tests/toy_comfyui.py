@@ -53,7 +53,7 @@ class Handler(toy_server.Handler):
             if wrong in self.server.wrong:
                 return self.answer(*self.server.wrong[wrong])
         if place == "view":
-            return self.answer(200, json.dumps(self.server.prompts[prompt_id]).encode())
+            return self.answer(200, json.dumps({prompt_id: self.server.prompts[prompt_id]}).encode())
         pages = {
             "object_info": lambda: OBJECT_INFO,
             "features": lambda: {"max_upload_size": 1 << 20},
