@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from .safe_path import path_inside
+
 # What diffusers calls it -> what the host calls it, in this order. Everything else has the same name in both.
 FROM_DIFFUSERS = (
     ("transformer_blocks.", "blocks."),
@@ -76,9 +78,13 @@ def read(source: Path) -> Shards:
     if not source.is_dir():
         return Shards(source.name, (source,), _entries([source]))
     paths = sorted(source.glob(f"{STEM}*.safetensors"))
-    index, config = (file.read_text() if file.exists() else None for file in (source / INDEX, source / CONFIG))
+    texts = (file.read_text(encoding="utf-8") if file.exists() else None for file in (source / INDEX, source / CONFIG))
+    index, config = texts
     if index is not None:
-        expected = set(json.loads(index)["weight_map"].values())
+        try:
+            expected = set(_weight_map(index).values())
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{source.name}/{INDEX} is damaged ({error}). Download it again.") from None
         missing = sorted(expected - {path.name for path in paths})
         if missing:
             raise ValueError(f"{source.name} lacks {', '.join(missing)}, which its index names. Download again.")
@@ -128,18 +134,43 @@ def to_folder(source: Path, target: Path) -> int:
     tensors, metadata = read_header(source)
     if METADATA_KEY not in metadata:
         raise ValueError(f"{source.name} was not made from a diffusers folder: it does not know the folder's config.")
-    origin = json.loads(metadata[METADATA_KEY])
+    config, index, weight_map = _origin(source, metadata[METADATA_KEY])
     tensors = {diffusers_key(key): entry for key, entry in tensors.items()}
-    weight_map = json.loads(origin["index"])["weight_map"] if origin["index"] else {}
-    target.mkdir(parents=True)
-    for file, text in ((CONFIG, origin["config"]), (INDEX, origin["index"])):
-        if text is not None:
-            (target / file).write_text(text)
     names = sorted(set(weight_map.values())) or [f"{STEM}.safetensors"]
-    for name in names:
+    paths = {name: path_inside(target, name, source.name) for name in names}  # before anything is written
+    target.mkdir(parents=True)
+    for file, text in ((CONFIG, config), (INDEX, index)):
+        if text is not None:
+            (target / file).write_text(text, encoding="utf-8")
+    for name, path in paths.items():
         part = {key: entry for key, entry in tensors.items() if weight_map.get(key, name) == name}
-        write(target / name, part, {"format": "pt"})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, part, {"format": "pt"})
     return len(names)
+
+
+def _origin(source: Path, text: str) -> tuple[str | None, str | None, dict[str, object]]:
+    """(config, index, weight map) of the folder that ``source`` was made from. ValueError if they are damaged."""
+    try:
+        origin = json.loads(text)
+        config, index = origin["config"], origin["index"]
+        weight_map = _weight_map(index) if index is not None else {}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{source.name}: its record of the diffusers folder is damaged ({error}).") from None
+    if not isinstance(config, str | None):
+        raise ValueError(f"{source.name}: its record of the diffusers folder is damaged (the config is no text).")
+    reserved = {CONFIG, INDEX}
+    if wrong := [name for name in weight_map.values() if str(name).casefold() in reserved]:
+        raise ValueError(f"{source.name}: its index puts weights into {wrong[0]}.")
+    return config, index, weight_map
+
+
+def _weight_map(index: str) -> dict[str, str]:
+    """Tensor -> file, of the text of an index. Raises ValueError, KeyError or TypeError."""
+    weight_map = json.loads(index)["weight_map"]
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ValueError("its weight_map does not name files")
+    return weight_map
 
 
 def write(target: Path, tensors: Mapping[str, Entry], metadata: dict[str, str]) -> None:
