@@ -126,11 +126,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="jobs, .csv or .json")
     parser.add_argument("--workflow", type=Path, required=True, help="in the API form")
-    parser.add_argument(
-        "--server",
-        default=client.DEFAULT_URL,
-        help=f"its address, HOST:PORT or http://HOST:PORT ({client.DEFAULT_URL})",
-    )
+    parser.add_argument("--server", default=client.DEFAULT_URL, help=f"its address (default: {client.DEFAULT_URL})")
     parser.add_argument(
         "--files-from", type=Path, metavar="DIR", help="folder that the table's files lie in (default: the table's own)"
     )
@@ -149,6 +145,8 @@ def main() -> int:
         "(default: the one of `make host`)",
     )  # fmt: skip
     options = parser.parse_args()
+    if not options.patience >= 0:  # not a number is neither
+        parser.error(f"--patience is {options.patience}; it must be 0 or more seconds")
     try:
         return run(options)
     except (tables.JobsError, client.AddressError) as error:
@@ -184,7 +182,11 @@ def servers(options: argparse.Namespace, results: Results) -> Iterator[Batch]:
         return
     import farm  # and Ray, which is optional
 
-    with farm.started(options.ray, options.servers, shlex.split(options.comfyui)) as workers:
+    try:
+        words = shlex.split(options.comfyui)
+    except ValueError as error:
+        raise tables.JobsError([f"--comfyui: {options.comfyui} is not a command ({error})"]) from None
+    with farm.started(options.ray, options.servers, words) as workers:
         yield farm.Farm(workers, results, options.patience)
 
 

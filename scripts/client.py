@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import download as downloads
 import pack
 import strict_json
 import websocket
@@ -39,7 +40,6 @@ DEFAULT_URL = "http://127.0.0.1:8188"
 # So long the server may be silent before we look whether it is still there.
 SILENCE_S = 20
 POLL_S = 1.0  # between two looks at the history, where there is no WebSocket
-HTTP_TIMEOUT_S = 60
 UNSAFE_IN_HEADER = re.compile(r'["\\\x00-\x1f\x7f]')  # of a file name in a form's header
 AWAY = (502, 503, 504)  # what stands before a server answers these when the server does not
 MIB = 1 << 20
@@ -138,8 +138,10 @@ class Client:
 
     def _open(self, request: urllib.request.Request) -> bytes:
         try:
-            with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
+            with downloads.open_url(request) as answer:
                 return answer.read()
+        except downloads.DownloadError as error:  # it leads to another scheme
+            raise ClientError(str(error)) from None
         except urllib.error.HTTPError as error:
             if error.code in AWAY:
                 raise Gone(f"no ComfyUI behind {request.full_url} ({error})") from None

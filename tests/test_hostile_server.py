@@ -318,6 +318,24 @@ def test_an_address_may_be_short(address, url):
     assert client.server_url(address) == url
 
 
+@pytest.mark.parametrize("patience", ["nan", "-1"])
+def test_a_patience_that_is_no_time_is_refused(start, patience, capsys):
+    with pytest.raises(SystemExit):
+        start(ONE, "--patience", patience)
+    assert "--patience is" in capsys.readouterr().err
+
+
+def test_a_command_that_is_none_is_one_line(start, capsys):
+    assert start(ONE, "--ray", "--comfyui", 'python "main.py') == 2
+    assert capsys.readouterr().err.startswith("--comfyui: ")
+
+
+def test_a_server_does_not_lead_to_another_scheme(start, server, folder):
+    server.redirects["features"] = "ftp://127.0.0.1/x"
+    assert start(ONE) == 1
+    assert "not an address of http" in rows_of(folder)["a"]["error"]
+
+
 # --- the results' folder ----------------------------------------------------------------------------------------------
 
 

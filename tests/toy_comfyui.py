@@ -49,6 +49,8 @@ class Handler(toy_server.Handler):
         prompt_id = query.get("subfolder", "").partition("?")[2] or place.rpartition("/")[2]
         width = self.server.prompts.get(prompt_id, {}).get("2", {}).get("inputs", {}).get("width")
         place = place.partition("/")[0]
+        if place in self.server.redirects:
+            return self.redirect()
         for wrong in (place, f"{place} {width}"):
             if wrong in self.server.wrong:
                 return self.answer(*self.server.wrong[wrong])

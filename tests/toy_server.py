@@ -59,10 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if page is not None:
             return self.answer(200, page)
         if self.place in self.server.redirects:
-            self.send_response(302)
-            self.send_header("Location", self.server.redirects[self.place])
-            self.end_headers()
-            return None
+            return self.redirect()
         content, start, span = self.server.files[self.place], 0, self.headers.get("Range")
         self.server.asked.append(span)
         if isinstance(content, int):
@@ -79,6 +76,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         headers |= self.server.extra
         return self.answer(206 if start else 200, content[start:], self.server.breaks, headers)
+
+    def redirect(self):
+        self.send_response(302)
+        self.send_header("Location", self.server.redirects[self.place])
+        self.end_headers()
 
     @property
     def place(self) -> str:
