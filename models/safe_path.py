@@ -6,7 +6,7 @@ standard library is used, so that scripts can load this file without the pack.
 
 import os
 from collections.abc import Collection
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PureWindowsPath
 
 MAX_NAME_BYTES = 200  # file systems take 255; the rest is for numbers and the ending of an unfinished file
@@ -35,12 +35,19 @@ def path_inside(folder: Path, name: object, source: str, *, follow_links: bool =
     return path
 
 
-def unused_path(path: Path, taken: Collection[Path] = ()) -> Path:
-    """Return ``path``, or the first of "NAME (1)", "NAME (2)", … that neither exists nor is in ``taken``."""
+def unused_path(path: Path, taken: Collection[Path] = (), *, replace: bool = False) -> Path:
+    """Return ``path``, or the first of "NAME (1)", "NAME (2)", … that neither exists nor is in ``taken``.
+
+    Names that differ in case only count as one, as they do on many disks.
+    replace: what exists and is not in ``taken`` may be written over.
+    """
+    used = {str(each).casefold() for each in taken}
     numbered = (path.with_name(f"{path.stem} ({number}){path.suffix}") for number in count(1))
-    if path not in taken and not os.path.lexists(path):
-        return path
-    return next(each for each in numbered if each not in taken and not os.path.lexists(each))
+    return next(
+        each
+        for each in chain([path], numbered)
+        if str(each).casefold() not in used and (replace or not os.path.lexists(each))
+    )
 
 
 def _checked_parts(name: object, source: str) -> tuple[str, ...]:

@@ -107,8 +107,10 @@ def _weight_map(index: str, folder: Path, source: str) -> dict[str, str]:
     table = Fields(checked_json.parse_object(index, f"{source}: {INDEX}"), f"{source}: {INDEX}").table("weight_map")
     for name in set(map(str, table.values.values())):
         path = path_inside(folder, name, f"{source}: {INDEX}", follow_links=True)
-        if path.parent != folder:
-            raise ValueError(f"{source}: {INDEX} names {shown(name)}, which is not in its folder. Download again.")
+        if path.parent != folder or name.casefold() in (CONFIG, INDEX):
+            raise ValueError(
+                f"{source}: {INDEX} names {shown(name)}, which is no file of weights in its folder. Download again."
+            )
     return {key: table.text(key) for key in table.values}
 
 
@@ -178,7 +180,7 @@ def to_folder(source: Path, target: Path) -> int:
     target.mkdir(parents=True)
     for file, text in ((CONFIG, origin.get("config")), (INDEX, origin.get("index"))):
         if text is not None:
-            (target / file).write_text(text)
+            (target / file).write_text(text, encoding="utf-8")
     names = sorted(set(weight_map.values())) or [f"{STEM}.safetensors"]
     for name in names:
         part = {key: entry for key, entry in tensors.items() if weight_map.get(key, name) == name}

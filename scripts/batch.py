@@ -15,9 +15,6 @@ With --ray, one ComfyUI for each GPU or machine is started for the batch (script
 
 import argparse
 import contextlib
-import csv
-import json
-import os
 import shlex
 import sys
 import time
@@ -27,85 +24,22 @@ from pathlib import Path
 
 import client
 import jobs as tables
+from answers import seconds_of
+from results import QUEUED, Results
 
-AHEAD = 2  # jobs that the server has at once, so that it never waits for us
-TRIES = 3  # of a job in which the server goes away: it may be the job that takes it down
+MAX_QUEUED = 2  # jobs that the server has at once, so that it never waits for us
 PATIENCE_S = 600.0  # how long a server may be gone
-COLUMNS = ("name", "state", "seconds", "files", "error")
-DONE, FAILED, QUEUED = "done", "failed", "queued"
-
-
-class Results:
-    """What is known of each job, in OUT/state.json for the next start and in OUT/results.csv to read."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.state = out / "state.json"
-        self.jobs: dict[str, dict] = {}
-        if self.state.exists():
-            self.jobs = json.loads(self.state.read_text())
-
-    def of(self, job: tables.Job) -> dict:
-        """The record of ``job``; an empty one where it is another job's: a changed one runs anew."""
-        record = self.jobs.get(job.name, {})
-        return record if record.get("key") == job.key else {}
-
-    def finished(self, job: tables.Job) -> bool:
-        record = self.of(job)
-        return record.get("state") == DONE and all((self.out / path).is_file() for path in record["files"])
-
-    def write(self, job: tables.Job, **facts) -> None:
-        record = {**self.of(job), **facts, "key": job.key}
-        self.jobs[job.name] = record
-        self.out.mkdir(parents=True, exist_ok=True)
-        replace(self.state, json.dumps(self.jobs, indent=1))
-        table = self.out / "results.csv"
-        with (partial := table.with_suffix(".part")).open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            for name, known in self.jobs.items():
-                writer.writerow({"name": name, **known, "files": " ".join(known.get("files", []))})
-        os.replace(partial, table)
-
-    def keep(self, job: tables.Job, files: dict[str, bytes], seconds: float) -> None:
-        """Write what ``job`` saved; only then it is done."""
-        folder = self.out / job.name
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            replace(folder / name, content)
-        paths = [str(Path(job.name) / name) for name in files]
-        self.write(job, state=DONE, files=paths, seconds=round(seconds, 1), error="")
-        print(f"{job.name}: {', '.join(paths) or 'nothing saved'}", flush=True)
-
-    def fail(self, job: tables.Job, error: Exception) -> None:
-        self.write(job, state=FAILED, error=str(error), files=[], tries=0)
-        print(f"{job.name}: {error}", file=sys.stderr, flush=True)
-
-    def count_try(self, job: tables.Job, error: Exception) -> bool:
-        """Whether ``job`` may be tried again, after the server went away under it."""
-        tries = self.of(job).get("tries", 0) + 1
-        self.write(job, tries=tries)
-        if tries >= TRIES:
-            self.fail(job, client.ClientError(f"the server went away {tries} times under it ({error})"))
-        return tries < TRIES
-
-
-def replace(path: Path, content: str | bytes) -> None:
-    """Write the file whole, or leave the one that is there."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
 
 
 class Batch:
-    """Jobs through one server, in order, up to ``AHEAD`` of them queued at a time."""
+    """Jobs through one server, in order, up to ``MAX_QUEUED`` of them queued at a time."""
 
     def __init__(self, url: str, results: Results, patience: float = PATIENCE_S) -> None:
-        self.url = url
+        self.url = client.server_url(url)
         self.results = results
         self.patience = patience
         self.queued: deque[tuple[tables.Job, str]] = deque()
-        self.ahead = AHEAD
+        self.ahead = MAX_QUEUED
         self.job: tables.Job | None = None  # that is being queued or followed just now
 
     def run(self, waiting: list[tables.Job]) -> None:
@@ -139,13 +73,15 @@ class Batch:
             while waiting or self.queued:
                 while waiting and len(self.queued) < self.ahead:
                     self.job = waiting[0]
-                    self._queue(connection, waiting[0])
+                    with self._failing(self.job):
+                        self._queue(connection, self.job)
                     waiting.popleft()
                 if self.queued:
                     self.job = self.queued[0][0]
-                    self._follow(connection, *self.queued[0])
+                    with self._failing(self.job):
+                        self._follow(connection, *self.queued[0])
                     self.queued.popleft()
-                    self.ahead = AHEAD
+                    self.ahead = MAX_QUEUED
         except KeyboardInterrupt:
             for _, prompt_id in self.queued:
                 with contextlib.suppress(client.ClientError):
@@ -159,36 +95,41 @@ class Batch:
         if known and (known in connection.queued() or connection.succeeded(known)):
             self.queued.append((job, known))
             return
-        try:
-            prompt_id = connection.queue(tables.uploaded(connection, job.prompt, job.contents()))
-        except client.Gone:
-            raise
-        except client.ClientError as error:
-            self.results.fail(job, error)
+        contents = self.results.contents(job)
+        if contents is None:
             return
+        prompt_id = connection.queue(tables.uploaded(connection, job.prompt, contents))
         self.results.write(job, state=QUEUED, prompt_id=prompt_id, error="")
         self.queued.append((job, prompt_id))
 
     def _follow(self, connection: client.Client, job: tables.Job, prompt_id: str) -> None:
         history = connection.history(prompt_id)
+        if history:
+            client.check_succeeded(history, job.prompt)
+        else:
+            print(f"{job.name}:", flush=True)
+            history = connection.follow(prompt_id, job.prompt)
+        self.results.keep(job, connection.saved(history), seconds_of(history))
+
+    @contextlib.contextmanager
+    def _failing(self, job: tables.Job) -> Iterator[None]:
+        """What the server refuses of ``job``, or answers wrongly, is the job's failure."""
         try:
-            if not history:
-                print(f"{job.name}:", flush=True)
-                history = connection.follow(prompt_id, job.prompt)
-            client.check_succeeded(history)
+            yield
         except client.Gone:
             raise
         except client.ClientError as error:
             self.results.fail(job, error)
-            return
-        self.results.keep(job, connection.saved(history), client.seconds_of(history))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="jobs, .csv or .json")
     parser.add_argument("--workflow", type=Path, required=True, help="in the API form")
-    parser.add_argument("--server", default="http://127.0.0.1:8188")
+    parser.add_argument("--server", default=client.DEFAULT_URL, help=f"its address (default: {client.DEFAULT_URL})")
+    parser.add_argument(
+        "--files-from", type=Path, metavar="DIR", help="folder that the table's files lie in (default: the table's own)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds a server may be gone (600)")
     farm = parser.add_argument_group("a farm, instead of --server", "needs Ray (pip install ray)")
@@ -204,9 +145,11 @@ def main() -> int:
         "(default: the one of `make host`)",
     )  # fmt: skip
     options = parser.parse_args()
+    if not options.patience >= 0:  # not a number is neither
+        parser.error(f"--patience is {options.patience}; it must be 0 or more seconds")
     try:
         return run(options)
-    except tables.JobsError as error:
+    except (tables.JobsError, client.AddressError) as error:
         print(error, file=sys.stderr)
         return 2
     except (client.ClientError, OSError) as error:
@@ -220,8 +163,8 @@ def main() -> int:
 def run(options: argparse.Namespace) -> int:
     prompt, rows = tables.read(options.workflow, options.table)
     results = Results(options.out)
-    with servers(options, results) as batch:
-        checked = tables.check(rows, prompt, batch.known(), options.table.parent)
+    with results.lock(), servers(options, results) as batch:
+        checked = tables.check(rows, prompt, batch.known(), options.files_from or options.table.parent)
         left = [job for job in checked if not results.finished(job)]
         print(f"{len(checked)} jobs, {len(checked) - len(left)} of them done before", flush=True)
         batch.run(left)
@@ -239,7 +182,11 @@ def servers(options: argparse.Namespace, results: Results) -> Iterator[Batch]:
         return
     import farm  # and Ray, which is optional
 
-    with farm.started(options.ray, options.servers, shlex.split(options.comfyui)) as workers:
+    try:
+        words = shlex.split(options.comfyui)
+    except ValueError as error:
+        raise tables.JobsError([f"--comfyui: {options.comfyui} is not a command ({error})"]) from None
+    with farm.started(options.ray, options.servers, words) as workers:
         yield farm.Farm(workers, results, options.patience)
 
 

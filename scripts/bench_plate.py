@@ -146,7 +146,7 @@ class _Memory:
 
     @staticmethod
     def _now() -> float:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096 / 2**20
 
 
 PARTS = {"masks": masks_, "plates": plates, "speed": speed}

@@ -58,7 +58,7 @@ class Server:
     start_s: float  # seconds from the start to the first answer
 
     def log_text(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
     def log_tail(self) -> str:
         return tail(self.log)
@@ -100,7 +100,7 @@ def installed(words: list[str], cpu: bool, timeout: float = 600) -> Iterator[Ser
 def serving(words: list[str], folder: Path, port: int, timeout: float, life: int) -> Iterator[Server]:
     """The process of ``words`` from its first answer at ``port`` until the end of the block."""
     started, log = time.monotonic(), folder / "server.log"
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             words,
             cwd=folder,
@@ -153,7 +153,7 @@ def free_port() -> int:
 
 
 def tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
 
 
 def wait_for(url: str, process: subprocess.Popen, log: Path, timeout: float) -> None:

@@ -52,7 +52,7 @@ def broken(promised: dict, found: dict) -> list[str]:
 
 def main() -> int:
     extension = pack.load().AnimateAnywhere
-    promised = json.loads(FILE.read_text()) if FILE.exists() else {}
+    promised = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     found = described(extension)
     problems = broken(promised, found)
     if problems:
@@ -61,7 +61,7 @@ def main() -> int:
     for name, node in found.items():
         kept = promised.get(name, {"required": node["required"]})["required"]
         promised[name] = {**node, "required": kept}
-    FILE.write_text(json.dumps(promised, indent=1) + "\n")
+    FILE.write_text(json.dumps(promised, indent=1) + "\n", encoding="utf-8")
     print(f"{FILE.relative_to(pack.ROOT)}: {len(promised)} nodes")
     return 0
 

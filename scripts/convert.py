@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pack
 
+# What torch.load raises for files that hold code, or are cut off, or are none.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
+
 
 def unpickle(source: Path, target: Path) -> str:
     """Write the tensors of the pickled checkpoint ``source`` to ``target``. Only tensors and plain values are read."""
@@ -28,14 +31,17 @@ def unpickle(source: Path, target: Path) -> str:
 
     try:
         state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{source.name} holds more than tensors, or is damaged, and is not opened: {error}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{source.name} holds a {type(state).__name__}, not a state dict of tensors.")
     for wrapper in ("state_dict", "model", "module"):
         state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
     tensors = {key: value.clone().contiguous() for key, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError(f"{source.name} has no tensors at its top level; its keys: {', '.join(map(str, state))[:200]}")
-    safetensors.torch.save_file(tensors, target)
+    with pack.load_file("models/whole_file.py").whole(target) as partial:
+        safetensors.torch.save_file(tensors, partial)
     return f"{len(tensors)} tensors"
 
 
@@ -69,7 +75,8 @@ def background_motion(source: Path, target: Path) -> str:
     if "background_motion" not in groups:
         raise ValueError(f"{source.name} has no background motion; its groups: {', '.join(header.groups)}")
     state = groups["background_motion"]
-    safetensors.torch.save_file(state, target, metadata={"base": str(header.base), "licence": header.licence})
+    with pack.load_file("models/whole_file.py").whole(target) as partial:
+        safetensors.torch.save_file(state, partial, metadata={"base": str(header.base), "licence": header.licence})
     return f"{len(state)} tensors, for {header.base}"
 
 

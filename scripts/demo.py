@@ -15,6 +15,7 @@ import client
 import comfyui
 import host as hosts
 import numpy as np
+import pack
 from PIL import Image, ImageSequence
 
 WORKFLOW = hosts.CLONE / "workflows" / "api" / "animate.json"
@@ -82,16 +83,17 @@ def save(connection: client.Client, history: dict, prompt: dict) -> list[Path]:
         outputs = history["outputs"][node]
         for file in client.files(outputs):
             name = file["filename"].rsplit("_", 2)[0] + Path(file["filename"]).suffix  # animation_00001_.mp4
-            (OUT / name).write_bytes(connection.fetch(file))
-            written.append(OUT / name)
+            path = pack.load_file("models/safe_path.py").path_inside(OUT, name, "the server's answer")
+            path.write_bytes(connection.fetch(file))
+            written.append(path)
         if outputs.get("text"):
             reports.append(f"{client.title(prompt, node)}\n{''.join(outputs['text']).strip()}\n")
-    (OUT / "report.txt").write_text("\n".join(reports))
+    (OUT / "report.txt").write_text("\n".join(reports), encoding="utf-8")
     return [*written, OUT / "report.txt"]
 
 
 def animate() -> None:
-    prompt = json.loads(WORKFLOW.read_text())
+    prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     host, started = hosts.get(), time.monotonic()
     with comfyui.running(host) as server, client.Client(server.url) as connection:
         print(f"ComfyUI answers after {server.start_s:.0f} s")

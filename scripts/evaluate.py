@@ -140,7 +140,7 @@ def videos(arguments: argparse.Namespace, device) -> int:
 
 def write(path: Path, figures: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
+    path.write_text(json.dumps(figures, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def main() -> int:

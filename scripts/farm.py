@@ -17,6 +17,7 @@ import client
 import comfyui
 import host as hosts
 import jobs as tables
+from answers import seconds_of
 
 LOCAL = {
     # Without it Ray's processes listen on every network of this machine, even when nobody else is to join.
@@ -48,14 +49,13 @@ class Worker:
         with client.Client(self.server.url) as connection:
             return connection.known()
 
-    def run(self, prompt: dict, contents: dict) -> tuple[dict[str, bytes], float]:
+    def run(self, prompt: dict, contents: dict) -> tuple[list[tuple[str, bytes]], float]:
         """What ``prompt`` saved, and its seconds. ClientError if the job is at fault."""
         try:
             with client.Client(self.server.url) as connection:
                 prompt_id = connection.queue(tables.uploaded(connection, prompt, contents))
                 history = connection.follow(prompt_id, prompt)
-                client.check_succeeded(history)
-                return connection.saved(history), client.seconds_of(history)
+                return connection.saved(history), seconds_of(history)
         except client.Gone as error:
             print(f"{error}\n{self.server.log_tail()}", flush=True)
             os._exit(1)
@@ -136,12 +136,20 @@ class Farm:
         """Until all are done or failed. Raises FarmError when no ComfyUI is left or comes back, OSError when nothing
         can be written."""
         waiting = deque(waiting)
-        while waiting or any(job for _, job in self.pending.values()):
+        while waiting or self._has_jobs():
             while waiting and self.free:
-                worker, job = self.free.popleft(), waiting.popleft()
+                job = waiting.popleft()
+                contents = self.results.contents(job)
+                if contents is None:
+                    continue
+                worker = self.free.popleft()
                 print(f"{job.name}: started", flush=True)
-                self.pending[worker.run.remote(job.prompt, job.contents())] = worker, job
-            self._next(waiting)
+                self.pending[worker.run.remote(job.prompt, contents)] = worker, job
+            if waiting or self._has_jobs():
+                self._next(waiting)
+
+    def _has_jobs(self) -> bool:
+        return any(job for _, job in self.pending.values())
 
     def _await(self, worker) -> None:
         """``worker`` is free when it is there, again or for the first time."""
@@ -153,8 +161,8 @@ class Farm:
 
         if not self.pending:
             raise FarmError("no ComfyUI of the farm is left; why stands above")
-        busy = any(job for _, job in self.pending.values())
-        answers, _ = ray.wait(list(self.pending), num_returns=1, timeout=None if busy else self.patience)
+        timeout = None if self._has_jobs() else self.patience
+        answers, _ = ray.wait(list(self.pending), num_returns=1, timeout=timeout)
         if not answers:
             raise FarmError(f"no ComfyUI of the farm has been ready for {self.patience:.0f} s")
         worker, job = self.pending.pop(answers[0])

@@ -109,7 +109,7 @@ class Host:
         self.stamp = self.environment / "complete"
 
     def is_complete(self) -> bool:
-        stamped = self.stamp.exists() and self.stamp.read_text() == self.digest
+        stamped = self.stamp.exists() and self.stamp.read_text(encoding="utf-8") == self.digest
         # The interpreter is a link to the system's, which an upgrade of the system may have taken away.
         return stamped and (self.root / "main.py").exists() and os.access(self.python, os.X_OK)
 
@@ -125,13 +125,13 @@ class Host:
             self.stamp.unlink(missing_ok=True)
             self.unpack_comfyui()
             self.install_packages()
-            self.stamp.write_text(self.digest)
+            self.stamp.write_text(self.digest, encoding="utf-8")
             self.link()
             say(f"ready after {time.monotonic() - started:.0f} s in {self.folder}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as file:
+        with (self.folder / "lock").open("w", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

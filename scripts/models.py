@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -27,6 +28,7 @@ NODES = pack.ROOT / "nodes"
 TABLE = NODES / "downloads.json"
 HUB = "https://huggingface.co"
 FOLDER = re.compile(r"(?P<repository>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)/?(?P<path>.*)")
+SHA256 = re.compile("[0-9a-f]{64}")
 # Of a folder on the hub: what no loader reads, and what would be a program.
 LEFT = (".md", ".gitattributes", ".gitignore", ".bin", ".pt", ".pth", ".ckpt", ".png", ".jpg", ".gif", ".mp4")
 DETECTION = "detection"  # its files may also lie where comfyui_controlnet_aux put them
@@ -51,7 +53,8 @@ class Part:
 @dataclass(frozen=True)
 class Model:
     """A line of the table: a file, or a folder, whose name ends in /. ``places``: where ComfyUI looks for it, the one
-    for downloads first. ``make`` is the command that makes it, ``then`` what is left to do with it."""
+    for downloads first. ``make`` is the command that makes it, ``then`` what is left to do with it, ``unverified`` why
+    no sha256 is known."""
 
     name: str
     folder: str
@@ -63,6 +66,7 @@ class Model:
     purpose: str = ""
     make: str = ""
     then: str = ""
+    unverified: str = ""
 
     @property
     def is_folder(self) -> bool:
@@ -77,14 +81,10 @@ class Model:
         path = self.path()
         target = self.places[0] / self.name
         if path is None:
-            return INCOMPLETE if part_of(target).exists() else MISSING
+            return INCOMPLETE if downloads.part_of(target).exists() else MISSING
         if self.is_folder:
             return INCOMPLETE if any(path.rglob("*.part")) or not any(path.rglob("*.safetensors")) else THERE
         return INCOMPLETE if self.size and path.stat().st_size != self.size else THERE
-
-
-def part_of(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
 
 
 def comfyui_folder() -> Path:
@@ -118,13 +118,17 @@ def load(root: Path, configs: tuple[Path, ...] = ()) -> list[Model]:
     files ``configs`` in that form among them."""
     own = root / "extra_model_paths.yaml"
     words = [str(path) for path in (root, NODES, *([own] if own.is_file() else []), *configs)]
-    done = subprocess.run([sys.executable, "-c", FOLDERS, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
+    done = subprocess.run(
+        [sys.executable, "-c", FOLDERS, *words], capture_output=True, encoding="utf-8", errors="replace", check=False,
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    try:
+        known = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise ModelsError(f"{root} does not tell its model folders: {last}")
-    known = json.loads(done.stdout.splitlines()[-1])
+        raise ModelsError(f"{root} does not tell its model folders: {last}") from None
     models = []
-    for entry in json.loads(TABLE.read_text()):
+    for entry in json.loads(TABLE.read_text(encoding="utf-8")):
         folder = entry["folder"]
         places = dict.fromkeys([*known.get(folder, ()), os.path.join(known[""], folder)])
         if folder == DETECTION and "address" in entry:  # as in nodes/detection.py
@@ -153,9 +157,16 @@ def described(model: Model) -> str:
     state = model.state() if model.address or model.make else "in the pack"
     lines = [f"{state:<12}{size:>10}  {model.licence or 'not known':<18}{model.folder}/{model.name}"]
     if model.address or model.make:
-        hash = f"sha256 {model.sha256}" if model.sha256 else "sha256 not known"
-        lines.append(" " * 24 + "; ".join([model.purpose, hash, model.address or f"made by {model.make}"]))
+        parts = [model.purpose, _proof(model), model.address or f"made by {model.make}"]
+        lines.append(" " * 24 + "; ".join(filter(None, parts)))
     return "\n".join(lines)
+
+
+def _proof(model: Model) -> str:
+    """How a download is verified."""
+    if model.sha256:
+        return f"sha256 {model.sha256}"
+    return f"cannot be verified: {model.unverified}" if model.unverified else ""
 
 
 def _size(count: int) -> str:
@@ -196,7 +207,7 @@ def _published(address: str) -> tuple[int, str]:
         told = get_hf_file_metadata(address)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelsError(f"{address} does not answer: {_first_line(error)}") from None
-    return told.size or 0, told.etag if re.fullmatch("[0-9a-f]{64}", told.etag or "") else ""
+    return told.size or 0, told.etag if SHA256.fullmatch(told.etag or "") else ""
 
 
 def _folder(model: Model) -> list[Part]:
@@ -207,19 +218,30 @@ def _folder(model: Model) -> list[Part]:
     try:
         tree = HfApi(endpoint=HUB).list_repo_tree(repository, path or None, recursive=True, revision=revision)
         found = [file for file in tree if hasattr(file, "size") and not file.path.endswith(LEFT)]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelsError(f"{model.address} does not answer: {_first_line(error)}") from None
-    if not found:
+        parts = [_part(model, file, repository, revision, path) for file in found]
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise ModelsError(f"{model.address} does not answer as a hub does: {_first_line(error)}") from None
+    if not parts:
         raise ModelsError(f"{model.address}: there is no file to download")
-    return [
-        Part(
-            model.name + file.path.removeprefix(path).lstrip("/"),
-            f"{HUB}/{repository}/resolve/{revision}/{quote(file.path)}",
-            file.size,
-            file.lfs.sha256 if file.lfs else "",
-        )
-        for file in found
-    ]
+    names = Counter(part.name.casefold() for part in parts)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ModelsError(f"{model.address} lists {twice[0]} twice")
+    return parts
+
+
+def _part(model: Model, file, repository: str, revision: str, path: str) -> Part:
+    """The ``file`` that the hub lists as a part of the folder ``model``. Raises ValueError for a name outside of it."""
+    if path and not file.path.startswith(f"{path}/"):
+        raise ValueError(f"{file.path!r} is not in {path}/")
+    place = model.places[0] / model.name
+    name = file.path.removeprefix(path).removeprefix("/")
+    inside = pack.load_file("models/safe_path.py").path_inside(place, name, model.address, follow_links=True)
+    sha256 = file.lfs.sha256 if file.lfs else ""
+    if not isinstance(file.size, int) or file.size < 0 or (sha256 and not SHA256.fullmatch(sha256)):
+        raise ValueError(f"{file.path!r} has the size {file.size!r} and the sha256 {sha256!r}")
+    address = f"{HUB}/{repository}/resolve/{revision}/{quote(file.path)}"
+    return Part(inside.relative_to(model.places[0]).as_posix(), address, file.size, sha256)
 
 
 def _first_line(error: Exception) -> str:
@@ -238,13 +260,12 @@ def get(model: Model) -> None:
     for part in left:
         target = place / part.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        have = part_of(target).stat().st_size if part_of(target).exists() else 0
+        have = downloads.part_of(target).stat().st_size if downloads.part_of(target).exists() else 0
         with tqdm(desc=part.name[-40:], total=part.size or None, initial=have, unit="B", unit_scale=True) as bar:
             downloads.download(
                 part.address, target, part.sha256, part.size, lambda done, bar=bar: bar.update(done - bar.n), bar.write
             )
-        proof = "" if part.sha256 else " (its sha256 is not known, so it was not compared)"
-        print(f"{target}{proof}")
+        print(target if part.sha256 else f"{target}: cannot be verified, its sha256 is not published")
     if model.then:
         print(f"{model.name}: {model.then}")
 
@@ -261,7 +282,11 @@ def _is_there(part: Part, places: list[Path]) -> bool:
 
 def _check_space(place: Path, left: list[Part]) -> None:
     there = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    begun = sum(part_of(place / part.name).stat().st_size for part in left if part_of(place / part.name).exists())
+    begun = sum(
+        downloads.part_of(place / part.name).stat().st_size
+        for part in left
+        if downloads.part_of(place / part.name).exists()
+    )
     needed, free = sum(part.size for part in left) - begun + RESERVE, shutil.disk_usage(there).free
     if needed > free:
         raise ModelsError(
@@ -275,7 +300,10 @@ def check(models: list[Model]) -> int:
     wrong = 0
     for model in models:
         path = model.path()
-        if path is None or model.is_folder or not model.sha256:
+        if path is None:
+            continue
+        if not model.sha256:
+            print(f"{path}: cannot be verified{f', {model.unverified}' if model.unverified else ''}")
             continue
         difference = downloads.difference(path, model.sha256, model.size)
         print(f"{path}: {f'{difference}: not the published file' if difference else 'as published'}")

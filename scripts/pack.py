@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -41,4 +42,14 @@ def load(cpu: bool = True) -> ModuleType:
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
     sys.argv = arguments
+    return module
+
+
+@cache
+def load_file(path: str) -> ModuleType:
+    """Return the module at ``path`` in the pack, loaded by itself: for those that need nothing but
+    the standard library, where the host and torch would take seconds to import."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module

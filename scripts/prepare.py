@@ -31,7 +31,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="only draw samples of what is there already")
     parser.add_argument("--samples", type=int, default=8, help="on the sheet")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.samples < 1:
+        parser.error(f"--samples is {options.samples}; it must be 1 or more")
+    return options
 
 
 def main() -> int:
@@ -57,7 +60,7 @@ def main() -> int:
         print(f"{arguments.dataset}: {there['clips']} clips of {there['videos'] - there['skipped']} videos", end="")
         print(f"; {there['skipped']} skipped, see {prepare.REPORT}" if there["skipped"] else "")
         return 0
-    except (ValueError, prepare.PreparationError) as error:
+    except (ValueError, OSError, prepare.PreparationError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

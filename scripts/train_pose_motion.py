@@ -95,10 +95,11 @@ def _table(path: Path, columns: tuple[str, ...], last: int) -> Iterator:
     """A CSV file that goes on after the step ``last``: what an earlier run wrote beyond it comes again."""
     rows = []
     if path.exists():
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= last]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", buffering=1) as file:  # by lines: each is there before the checkpoint that knows it
+    # By lines: each is there before the checkpoint that knows it.
+    with path.open("w", newline="", buffering=1, encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerows([columns, *rows])
         yield table

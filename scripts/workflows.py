@@ -51,7 +51,8 @@ def main() -> int:
     with comfyui.running(hosts.get()) as server, translator(server.url) as translate:
         for path in sorted(FOLDER.glob("*.json")):
             target = FOLDER / "api" / path.name
-            target.write_text(json.dumps(translate(json.loads(path.read_text())), indent=2, ensure_ascii=False) + "\n")
+            prompt = translate(json.loads(path.read_text(encoding="utf-8")))
+            target.write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             print(target.relative_to(hosts.CLONE))
     return 0
 

@@ -1,5 +1,9 @@
 """Weight files in another form."""
 
+import errno
+import json
+from pathlib import Path
+
 import comfy.sd
 import convert
 import pytest
@@ -111,3 +115,84 @@ def test_another_model_is_no_cogvideox(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="no CogVideoX transformer"):
         convert.cogvideox(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+
+
+def native(path, origin):
+    """A file in the host's names whose record of its folder is ``origin``."""
+    text = origin if isinstance(origin, str) else json.dumps(origin)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, metadata={shards.METADATA_KEY: text})
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../evil.safetensors",
+        "/tmp/evil.safetensors",
+        "C:\\evil",
+        "config.json",
+        "CONFIG.JSON",
+        shards.INDEX,
+        "a.part",
+        7,
+        None,
+    ],
+)
+def test_an_index_writes_no_shard_outside_its_folder_or_over_its_config(tmp_path, name):
+    index = json.dumps({"weight_map": {"a": name}})
+    source = native(tmp_path / "a.safetensors", {"config": "{}", "index": index})
+    with pytest.raises(ValueError, match=r"^a\.safetensors: "):
+        convert.diffusers(source, tmp_path / "inner" / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["", "7", "[]", "{}", "[" * 100_000, {"config": 7, "index": None}, {"config": None, "index": 7},
+     {"config": None, "index": "no json"}, {"config": None, "index": "[]"}, {"config": None, "index": "{}"},
+     {"config": None, "index": '{"weight_map": []}'}],
+)  # fmt: skip
+def test_a_damaged_record_of_the_folder_is_one_error(tmp_path, origin):
+    source = native(tmp_path / "a.safetensors", origin)
+    with pytest.raises(ValueError, match=r"^a\.safetensors: its record of the diffusers folder is damaged"):
+        convert.diffusers(source, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    "index", ["no json", "[]", "{}", '{"weight_map": 7}', '{"weight_map": {"a": []}}', "[" * 100_000]
+)
+def test_a_damaged_index_of_a_folder_is_named(tmp_path, index):
+    diffusers_folder(tmp_path / "transformer")
+    (tmp_path / "transformer" / shards.INDEX).write_text(index)
+    with pytest.raises(ValueError, match=rf"{shards.INDEX} is damaged"):
+        convert.cogvideox(tmp_path / "transformer", tmp_path / "native.safetensors")
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [torch.zeros(3)], 7, {"state_dict": 7}])
+def test_a_checkpoint_of_another_form_is_one_error(tmp_path, content):
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match="^odd.pt "):
+        convert.unpickle(tmp_path / "odd.pt", tmp_path / "new.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80"])
+def test_what_is_no_checkpoint_is_one_line(tmp_path, monkeypatch, capsys, content):
+    (tmp_path / "odd.pt").write_bytes(content)
+    words = ["unpickle", tmp_path / "odd.pt", tmp_path / "new.safetensors"]
+    monkeypatch.setattr("sys.argv", ["convert.py", *map(str, words)])
+    assert convert.main() == 1
+    assert "odd.pt" in capsys.readouterr().err
+
+
+def test_a_conversion_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
+    torch.save({"a": torch.zeros(3)}, tmp_path / "old.pt")
+
+    def full(tensors, path, **_) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="full"):
+        convert.unpickle(tmp_path / "old.pt", tmp_path / "new.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]

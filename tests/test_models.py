@@ -95,6 +95,7 @@ def test_every_entry_can_be_had_and_says_what_it_is_for(table):
         assert bool(model.address) != bool(model.make), model.name
         assert model.address.startswith("https://") or model.make
         assert model.purpose and (not model.sha256 or len(model.sha256) == 64)
+        assert model.make or bool(model.sha256) != bool(model.unverified), model.name
 
 
 def test_the_list_tells_everything_and_downloads_nothing(hub, tmp_path, monkeypatch, capsys):
@@ -223,6 +224,60 @@ def test_a_folder_is_downloaded_with_what_loaders_read(hub, tmp_path):
     assert folder.state() == models.THERE
     (tmp_path / "Mine/transformer/one.safetensors").unlink()
     assert folder.state() == models.INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("transformer/../../../evil.safetensors", "leads outside"),
+        ("transformer//etc/evil.safetensors", "leads outside"),
+        ("transformer/C:\\evil.safetensors", "leads outside"),
+        ("elsewhere/evil.safetensors", "is not in transformer/"),
+        ("transformer/evil.part", "reserved"),
+        ("transformer/" + "x" * 256, "longer than"),
+        (7, "does not answer as a hub does"),
+        (None, "does not answer as a hub does"),
+    ],
+)
+def test_a_listing_writes_nothing_outside_its_folder(hub, tmp_path, monkeypatch, path, message):
+    entry = {"type": "file", "path": path, "size": 3, "oid": "0" * 40}
+    monkeypatch.setattr(hub, "page", lambda place: json.dumps([entry]).encode() if place.startswith("api/") else None)
+    with pytest.raises(models.ModelsError, match=message):
+        models.get(transformer(hub, tmp_path))
+    assert not hub.asked and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no json", b"[" * 100_000, b"{}", b"[7]", b"[]", b'[{"type": "file"}]',
+        b'[{"type": "file", "path": "transformer/a.safetensors", "size": "x", "oid": "0"}]',
+        b'[{"type": "file", "path": "transformer/a", "size": -1, "oid": "0"}]',
+        b'[{"type": "file", "path": "transformer/a", "size": 1, "oid": "0",'
+        b' "lfs": {"oid": "x", "size": 1, "pointerSize": 1}}]',
+        b'[{"type": "file", "path": "transformer/a", "size": 1, "oid": "0"},'
+        b' {"type": "file", "path": "transformer/A", "size": 1, "oid": "0"}]',
+    ],
+)  # fmt: skip
+def test_a_listing_that_makes_no_sense_is_one_line(hub, tmp_path, monkeypatch, content):
+    monkeypatch.setattr(hub, "page", lambda place: content if place.startswith("api/") else None)
+    with pytest.raises(models.ModelsError, match="^http.*/transformer") as error:
+        models.get(transformer(hub, tmp_path))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def transformer(hub, folder):
+    return models.Model("Mine/transformer/", "vae", [folder], address=f"{hub.url}/some/model/tree/main/transformer")
+
+
+def test_what_cannot_be_verified_is_said(model, hub, tmp_path, monkeypatch, capsys):
+    unknown = model(unverified="nobody tells")
+    assert "cannot be verified: nobody tells" in models.described(unknown)
+    monkeypatch.setattr(models, "HUB", "https://elsewhere")  # as a server that tells no hashes
+    models.get(unknown)
+    assert models.check([unknown]) == 0
+    told = capsys.readouterr().out
+    assert told.count("cannot be verified") == 2
 
 
 def test_a_name_that_is_none_and_a_file_that_is_made(table):

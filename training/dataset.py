@@ -106,12 +106,24 @@ def settings_of(data: Data) -> dict:
     return {"format": FORMAT, "frames": data.frames, "sizes": [list(size) for size in data.sizes], "fps": data.fps}
 
 
+def _read_object(path: Path, *keys: str) -> dict:
+    """The JSON object in ``path``. Raises ValueError, with the file's name, where it is damaged or lacks a key."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove its folder to prepare it again.") from None
+    missing = sorted(set(keys) - set(found)) if isinstance(found, dict) else ["an object"]
+    if missing:
+        raise ValueError(f"{path} is damaged (it lacks {', '.join(missing)}). Remove its folder to prepare it again.")
+    return found
+
+
 def read_settings(folder: Path) -> dict | None:
     """The settings of the dataset in ``folder``; None where there is none. Raises ValueError for another format."""
     path = folder / SETTINGS
     if not path.is_file():
         return None
-    settings = json.loads(path.read_text())
+    settings = _read_object(path)
     if settings.get("format") != FORMAT:
         raise ValueError(f"{path} has format {settings.get('format')}; this version reads format {FORMAT}.")
     return settings
@@ -120,7 +132,7 @@ def read_settings(folder: Path) -> dict | None:
 def read_entries(folder: Path) -> list[dict]:
     """What video.json says of every finished video, by name of the video."""
     entries = [
-        {**json.loads(path.read_text()), "folder": path.parent}
+        {**_read_object(path, "source", "takes", "skipped", "stamp"), "folder": path.parent}
         for path in (folder / VIDEOS).glob(f"*/{ENTRY}")
         if path.parent.suffix != ".part"
     ]

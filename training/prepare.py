@@ -63,7 +63,10 @@ class Job:
 
     def done(self) -> bool:
         entry = self.target / dataset.ENTRY
-        return entry.is_file() and json.loads(entry.read_text())["stamp"] == self.stamp()
+        try:
+            return json.loads(entry.read_text(encoding="utf-8"))["stamp"] == self.stamp()
+        except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):  # a damaged one is made anew
+            return False
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -152,7 +155,7 @@ def prepare(job: Job) -> dict:
 
 
 def _entry(job: Job) -> dict:
-    caption = job.caption.read_text(errors="replace").strip() if job.caption.is_file() else ""
+    caption = job.caption.read_text(encoding="utf-8-sig", errors="replace").strip() if job.caption.is_file() else ""
     return {"source": job.name, "stamp": job.stamp(), "caption": caption, "takes": [], "skipped": "", "dropped": {}}
 
 
