@@ -28,8 +28,18 @@ PARTS = {
     "hand_left_keypoints_2d": ("hands", (0,)),
     "hand_right_keypoints_2d": ("hands", (1,)),
     "foot_keypoints_2d": ("feet", ()),
+    # Not OpenPose's: other packs ignore this key. x, y, visibility, z of BlazePose's 33 landmarks.
+    "blazepose_landmarks_3d": ("landmarks", ()),
 }
-SHAPES = {"keypoints": (18, 3), "face": (70, 3), "hands": (2, 21, 3), "feet": (6, 3)}  # after [frame, person]
+# The shape of each field after [frame, person].
+SHAPES = {
+    "keypoints": (18, 3),
+    "face": (70, 3),
+    "hands": (2, 21, 3),
+    "feet": (6, 3),
+    "landmarks": (33, 4),
+}
+COORDINATES = {3: "x, y, confidence", 4: "x, y, visibility, z"}
 # The host's SDPoseDrawKeypoints wants these lists of every person, comfyui_controlnet_aux takes them too.
 ALWAYS = {"keypoints", "face", "hands"}
 
@@ -40,7 +50,9 @@ class PoseTrack:
 
     ``keypoints`` [T, P, 18, 3] float64: x px, y px, confidence; all zero where a joint is missing. ``hands``
     [T, P, 2, 21, 3] (left, right), ``face`` [T, P, 70, 3] and ``feet`` [T, P, 6, 3] come from other detectors and are
-    None where no frame has them. A person keeps its index, and has zeros in frames where it is absent.
+    None where no frame has them. ``landmarks`` [T, P, 33, 4] are BlazePose's, by its own numbers: x px, y px,
+    visibility, and z px, the depth (0 at the hips, negative nearer to the camera), which no other part has. A person
+    keeps its index, and has zeros in frames where it is absent.
     """
 
     keypoints: np.ndarray
@@ -49,6 +61,7 @@ class PoseTrack:
     hands: np.ndarray | None = None
     face: np.ndarray | None = None
     feet: np.ndarray | None = None
+    landmarks: np.ndarray | None = None
 
     @property
     def seen(self) -> np.ndarray:
@@ -89,6 +102,7 @@ class PoseTrack:
         if _normalised(arrays.values()):
             for array in arrays.values():
                 array[..., :2] *= width, height
+            arrays["landmarks"][..., 3] *= width
         parts = {field: array for field, array in arrays.items() if field == "keypoints" or array.any()}
         return cls(width=width, height=height, **parts)
 
@@ -112,8 +126,11 @@ class PoseTrack:
         """The same pose on another canvas, stretched as a picture would be."""
         if (width, height) == (self.width, self.height):
             return self
-        stretch = np.array([width / self.width, height / self.height, 1.0])
-        return replace(self, width=width, height=height, **{k: array * stretch for k, array in self.arrays.items()})
+        across, down = width / self.width, height / self.height
+        stretch = np.array([across, down, 1.0, across])  # depth is measured in pixels of x
+        return replace(
+            self, width=width, height=height, **{k: a * stretch[: a.shape[-1]] for k, a in self.arrays.items()}
+        )
 
 
 def fill_gaps(track: PoseTrack, longest: int = LONGEST_GAP) -> tuple[PoseTrack, np.ndarray]:
@@ -175,7 +192,7 @@ def smooth(track: PoseTrack, strength: float) -> PoseTrack:
     sizes = _body_sizes(track)[:, None, None]  # [P, 1, 1]
     arrays = {}
     for field, array in track.arrays.items():
-        points = array.reshape(*array.shape[:2], -1, 3)  # [T, P, N, 3]
+        points = array.reshape(*array.shape[:2], -1, array.shape[-1])  # [T, P, N, 3 or 4]
         seen = points[..., 2] >= SEEN
         forward = _one_euro(points[..., :2], seen, sizes, strength)
         backward = _one_euro(points[::-1, ..., :2], seen[::-1], sizes, strength)[::-1]
@@ -243,17 +260,17 @@ def _people(frame: dict, index: int, socket: str) -> list[dict]:
 
 
 def _read_points(numbers: list[float] | None, into: np.ndarray, what: str) -> None:
-    """Write a flat list x, y, confidence, … into ``into`` [n, 3]; nothing where there is none."""
+    """Write a flat list x, y, confidence, … into ``into`` [n, 3 or 4]; nothing where there is none."""
     if numbers is None or len(numbers) == 0:
         return
-    count = len(into)
+    count, width = into.shape
     # Some detectors leave the two pupils out of the 70 points of a face.
-    if len(numbers) != 3 * count and (count, len(numbers)) != (70, 3 * 68):
+    if len(numbers) != width * count and (count, len(numbers)) != (70, 3 * 68):
         raise ValueError(
-            f"{what} must be {count} times x, y, confidence, {3 * count} numbers; there are {len(numbers)}."
+            f"{what} must be {count} times {COORDINATES[width]}, {width * count} numbers; there are {len(numbers)}."
         )
     try:
-        points = np.asarray(numbers, dtype=np.float64).reshape(-1, 3)
+        points = np.asarray(numbers, dtype=np.float64).reshape(-1, width)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} holds something that is no number.") from error
     if not np.isfinite(points).all():
