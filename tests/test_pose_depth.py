@@ -19,6 +19,7 @@ def track():
     marks = np.zeros((2, 1, 33, 4))
     marks[..., :2] = np.random.default_rng(2).uniform(100, 400, (2, 1, 33, 2))
     marks[..., 2], marks[..., 3] = 0.9, np.linspace(-160, 160, 33)
+    marks[1, ..., 3] += 7
     return track_of(np.stack([body()[None], body(260)[None]]), landmarks=marks)
 
 
