@@ -84,6 +84,14 @@ class PoseTrack:
         """The arrays of points that this track has, by field."""
         return {field: getattr(self, field) for field in SHAPES if getattr(self, field) is not None}
 
+    def only(self, person: int) -> "PoseTrack":
+        """The same frames with that person alone."""
+        return replace(self, **{field: array[:, [person]] for field, array in self.arrays.items()})
+
+    def where(self, there: np.ndarray) -> "PoseTrack":
+        """The same frames, with nobody outside of those that ``there`` [T] bool marks."""
+        return replace(self, **{field: _where(there, array, 0) for field, array in self.arrays.items()})
+
     @classmethod
     def from_openpose(cls, frames: list[dict], socket: str = "pose") -> "PoseTrack":
         """From a POSE_KEYPOINT list: of this pack, the host's SDPose nodes or comfyui_controlnet_aux, with points in
@@ -165,8 +173,9 @@ def drop(track: PoseTrack, frames: np.ndarray) -> PoseTrack:
     return replace(left, keypoints=_where(frames, fill_gaps(left)[0].keypoints, track.keypoints))
 
 
-def _where(frames: np.ndarray, there: np.ndarray | int, elsewhere: np.ndarray) -> np.ndarray:
-    return np.where(frames.reshape(-1, *(1,) * (elsewhere.ndim - 1)), there, elsewhere)
+def _where(frames: np.ndarray, there: np.ndarray | int, elsewhere: np.ndarray | int) -> np.ndarray:
+    rest = max(np.ndim(there), np.ndim(elsewhere)) - 1
+    return np.where(frames.reshape(-1, *(1,) * rest), there, elsewhere)
 
 
 def _fill_joint(points: np.ndarray, seen: np.ndarray, present: np.ndarray, longest: int, leads: bool) -> None:

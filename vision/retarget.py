@@ -68,8 +68,8 @@ def retarget(
 
     Raises ValueError, naming the socket, where either shows nobody, or both nothing in common.
     """
-    frame = _clearest(reference)
-    drivers, pictures = _figures(driving.keypoints, _clearest(driving)), _figures(reference.keypoints[[frame]])
+    frame = clearest_frame(reference)
+    drivers, pictures = _figures(driving.keypoints, clearest_frame(driving)), _figures(reference.keypoints[[frame]])
     _check_people(driving, drivers, "driving")
     _check_people(reference, pictures, "reference")
     canvas = reference if place == "reference" else driving
@@ -96,7 +96,7 @@ def retarget(
     return Retargeted(pose, frame, cast, len(drivers.keys() - moves.keys()), len(pictures))
 
 
-def _clearest(track: PoseTrack) -> int:
+def clearest_frame(track: PoseTrack) -> int:
     """The first frame that shows nearly as much of the people as any: not the one in which somebody walks in."""
     seen = track.seen.sum(axis=(1, 2))
     return int((seen >= WHOLE * seen.max(initial=0)).argmax())
