@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 from torch import Tensor
 
 from ...vision.draft.character import Character, read_character
@@ -16,9 +18,12 @@ SMALLEST_PX, MULTIPLE_PX = 640, 16  # of the longer side, and of both sides, whe
 
 
 class Subject(NamedTuple):
-    """The character, and its pose [1 frame, 1 person] on the picture's canvas."""
+    """The person in a picture: ``picture`` [h, w, 3] and ``mask`` [h, w], float32 in 0…1, the mask
+    ``coarse`` where a network made it; and the ``pose`` [1 frame, 1 person] on its canvas."""
 
-    character: Character
+    picture: np.ndarray
+    mask: np.ndarray
+    coarse: bool
     pose: PoseTrack
 
 
@@ -40,7 +45,8 @@ def read_driver(pose: list[dict], person: int) -> PoseTrack:
     people = track.keypoints.shape[1]
     if not track.present.any():
         raise ValueError(
-            "pose: there is nobody in any of its frames. Look at it with Draw Pose, or take another driving video."
+            "pose: there is nobody in any of its frames. Look at it with Draw Pose, or take "
+            "another driving video."
         )
     if not 0 <= person < people:
         raise ValueError(
@@ -81,18 +87,30 @@ def read_subject(image: Tensor, mask: Tensor | None, pose: list[dict] | None) ->
     frame = clearest_frame(track)
     one = {field: array[[frame], :1] for field, array in track.arrays.items()}
     track = PoseTrack(width=width, height=height, **one)
-    pixels = picture(image[0])
-    if mask is not None:
-        alpha = mask.numpy()
-    else:
-        if coarse is None:
-            coarse = detection.load_blazepose(detection.BLAZEPOSE).segment(image, track)[0]
-        alpha = refine_matte(pixels, coarse.numpy())
+    if mask is None and coarse is None:
+        coarse = detection.load_blazepose(detection.BLAZEPOSE).segment(image, track)[0]
+    shown = coarse if mask is None else mask
+    return Subject(picture(image[0]), shown.numpy(), mask is None, track)
+
+
+def cut_out(subject: Subject, scale: float) -> Character:
+    """The character out of its picture, made ``scale`` times as large before.
+
+    Raises ValueError, naming the socket, where nothing is left of it.
+    """
+    pixels, mask, track = subject.picture, subject.mask, subject.pose
+    if scale != 1:
+        size = max(8, round(track.width * scale)), max(8, round(track.height * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        pixels, mask = (cv2.resize(part, size, interpolation=method) for part in (pixels, mask))
+        track = track.resized(*size)
+    alpha = refine_matte(pixels, mask) if subject.coarse else mask
     if not (alpha > INSIDE).any():
         raise ValueError(
-            "character: the person could not be cut out of it. Wire character_mask, white where the person is."
+            "character: the person could not be cut out of it. Wire character_mask, white where "
+            "the person is."
         )
-    return Subject(read_character(pixels, alpha, track), track)
+    return read_character(pixels, alpha, track)
 
 
 def _own_mask(mask: Tensor, image: Tensor) -> Tensor:
@@ -101,7 +119,7 @@ def _own_mask(mask: Tensor, image: Tensor) -> Tensor:
     size, wanted = tuple(mask.shape[::-1]), (image.shape[2], image.shape[1])
     if size != wanted:
         raise ValueError(
-            f"character_mask: it is {size[0]}×{size[1]} px, and character is {wanted[0]}×{wanted[1]} "
+            f"character_mask: it is {size[0]}×{size[1]} px, character {wanted[0]}×{wanted[1]} "
             "px. Make the mask from this very picture."
         )
     if not (mask > INSIDE).any():

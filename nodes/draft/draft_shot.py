@@ -3,14 +3,14 @@
 import math
 from typing import NamedTuple
 
+import nodes
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-import nodes
-
 from ...vision.camera_path import CameraPath
+from ...vision.draft.character import Character
 from ...vision.draft.layers import Layers
 from ...vision.draft.lead_in import add_lead_in
 from ...vision.draft.performance import Performance, perform
@@ -23,9 +23,11 @@ from ...vision.pose import PoseTrack
 from .. import motion, sockets
 from ..feedback import progress_of, ranges
 from ..tracks import motion_in_words
-from .draft_inputs import Subject, draft_size, read_driver, read_subject
+from .draft_inputs import cut_out, draft_size, read_driver, read_subject
 
-REDUCE_BELOW = 0.85  # px of the draft per px of the picture: a smaller one is made of a smaller picture
+REDUCE_BELOW = (
+    0.85  # px of the draft per px of the picture: a smaller one is made of a smaller picture
+)
 SMALLEST_SCALE = 0.1
 MOST_LEAD_IN = 1000  # frames
 
@@ -94,7 +96,7 @@ def _moving_place(
 
 def _report(
     size: tuple[int, int],
-    subject: Subject,
+    character: Character,
     fitted: FittedPose | None,
     layers: Layers,
     performance: Performance,
@@ -103,13 +105,13 @@ def _report(
     """What an artist should know of a draft, warnings first."""
     present, back = performance.present, performance.mirrored
     warnings, lines = [], [f"{len(present)} frames of {size[0]}×{size[1]} px"]
-    if not subject.character.legs:
+    if not character.legs:
         warnings.append(
             "LEGS CUT OFF in the character's picture: drawn from the hips up. A picture from head to feet gives legs"
         )
     if fitted is not None:
         warnings += [f"DOES NOT MATCH: {warning}" for warning in fitted.proportions.warnings]
-    if not subject.character.arms:
+    if not character.arms:
         warnings.append("NO ARMS are seen in the character's picture: drawn without them")
     for side in layers.mirrored:
         other = {"left": "right", "right": "left"}[side]
@@ -127,18 +129,23 @@ def _report(
     return "\n".join([*warnings, *lines, *remarks])
 
 
-def _build_puppet(subject: Subject, scale: np.ndarray) -> tuple[Puppet, np.ndarray]:
-    """The puppet of a subject, and ``scale`` [T] for it: from a smaller picture where the draft is
-    much smaller than the picture."""
+def _reduction(scale: np.ndarray) -> float:
+    """How much smaller the picture is made before it is cut up, where the draft's ``scale`` [T] is
+    that of a much smaller figure."""
     usual = float(np.median(scale))
-    reduction = max(usual, SMALLEST_SCALE) if usual < REDUCE_BELOW else 1.0
-    return Puppet(subject.character.resized(reduction)), scale / reduction
+    return max(usual, SMALLEST_SCALE) if usual < REDUCE_BELOW else 1.0
 
 
 class DraftShot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        size = {"default": 0, "min": 0, "max": nodes.MAX_RESOLUTION, "optional": True, "advanced": True}
+        size = {
+            "default": 0,
+            "min": 0,
+            "max": nodes.MAX_RESOLUTION,
+            "optional": True,
+            "advanced": True,
+        }
         strength = {"min": 0.0, "max": 1.0, "step": 0.01, "optional": True}
         return io.Schema(
             node_id=f"{sockets.PREFIX}DraftShot",
@@ -282,14 +289,20 @@ class DraftShot(io.ComfyNode):
         with_lead_in = add_lead_in(track, subject.pose, float(scale[0]), lead_in)
         added = len(with_lead_in.keypoints) - count
         scale = np.concatenate([np.full(added, scale[0]), scale])
-        puppet, scale = _build_puppet(subject, scale)
-        landmarks = subject.pose.landmarks
-        performance = perform(puppet.character, with_lead_in, scale, None if landmarks is None else landmarks[0, 0])
+        reduction = _reduction(scale)
+        puppet = Puppet(cut_out(subject, reduction))
+        marks = None if subject.pose.landmarks is None else subject.pose.landmarks[0, 0]
+        performance = perform(puppet.character, with_lead_in, scale / reduction, marks)
         frames = render(puppet, performance, moving.place, size, shadow, relight)
-        images, mask, places = _collect(frames, len(scale), size, lambda done: progress(count + done))
-        report = _report(size, subject, fitted if retarget else None, puppet.layers, performance, [moving.remark])
+        images, mask, places = _collect(
+            frames, len(scale), size, lambda done: progress(count + done)
+        )
+        given = fitted if retarget else None
+        report = _report(size, puppet.character, given, puppet.layers, performance, [moving.remark])
         drawn = with_lead_in.where(performance.present)
-        return io.NodeOutput(images, mask, places, drawn.to_openpose(), report, ui=ui.PreviewText(report))
+        return io.NodeOutput(
+            images, mask, places, drawn.to_openpose(), report, ui=ui.PreviewText(report)
+        )
 
 
 def _collect(frames, count: int, size: tuple[int, int], progress: Progress) -> tuple:
@@ -298,7 +311,9 @@ def _collect(frames, count: int, size: tuple[int, int], progress: Progress) -> t
     images, places = (torch.empty(count, height, width, 3) for _ in range(2))
     mask = torch.empty(count, height, width)
     for t, frame in enumerate(frames):
-        images[t], mask[t], places[t] = (torch.from_numpy(part) for part in (frame.image, frame.mask, frame.background))
+        images[t], mask[t], places[t] = (
+            torch.from_numpy(part) for part in (frame.image, frame.mask, frame.background)
+        )
         progress(t + 1)
     return images, mask, places
 

@@ -1,9 +1,8 @@
 """The character as the picture shows it: its pixels, its alpha, and the points of its body."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 from numpy import ndarray
 
@@ -65,21 +64,6 @@ class Character:
     def faces_us(self) -> bool:
         return bool(self.points["left_shoulder"][0] > self.points["right_shoulder"][0])
 
-    def resized(self, scale: float) -> "Character":
-        """The same character ``scale`` times as large."""
-        if scale == 1:
-            return self
-        rows, columns = self.alpha.shape
-        size = max(8, round(columns * scale)), max(8, round(rows * scale))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        stretch = np.array(size) / (columns, rows)
-        return replace(
-            self,
-            picture=cv2.resize(self.picture, size, interpolation=method).clip(0, 1),
-            alpha=cv2.resize(self.alpha, size, interpolation=method).clip(0, 1),
-            points={n: (p + 0.5) * stretch - 0.5 for n, p in self.points.items()},
-        )
-
 
 def read_character(picture: ndarray, alpha: ndarray, track: PoseTrack, frame: int = 0) -> Character:
     """The character in ``picture`` whose ``alpha`` and pose are known; of ``track`` (on the
@@ -90,7 +74,9 @@ def read_character(picture: ndarray, alpha: ndarray, track: PoseTrack, frame: in
     points = {k: v[frame] for k, v in body_points(track, 0, GUESS_ABOVE).items()}
     known = {name for name, place in points.items() if np.isfinite(place).all()}
     tall = np.ptp(np.flatnonzero((alpha > INSIDE).any(axis=1))) if (alpha > INSIDE).any() else 0
-    if not {"neck", "hips"} <= known or length(points["neck"] - points["hips"]) < max(4.0, LONG_TRUNK * tall):
+    if not {"neck", "hips"} <= known or length(points["neck"] - points["hips"]) < max(
+        4.0, LONG_TRUNK * tall
+    ):
         raise ValueError(
             "character: its trunk is not seen from the neck to the hips. Take a picture that shows "
             "the person standing, at least from the head to the hips."
@@ -122,7 +108,9 @@ def _complete_head(points: Points) -> None:
         points["mouth"] = points["eyes"] - 0.6 * radius * up
     if not np.isfinite(points["nose"]).all():
         points["nose"] = (points["eyes"] + points["mouth"]) / 2
-    across = perpendicular(up) * (1 if points["left_shoulder"][0] > points["right_shoulder"][0] else -1)
+    across = perpendicular(up) * (
+        1 if points["left_shoulder"][0] > points["right_shoulder"][0] else -1
+    )
     for side, sign in (("left", 0.6), ("right", -0.6)):
         if not np.isfinite(points[f"{side}_ear"]).all():
             points[f"{side}_ear"] = points["head"] + sign * radius * across

@@ -27,15 +27,19 @@ def refine_matte(picture: ndarray, mask: ndarray) -> ndarray:
 
     Both float32; the result, too. An empty mask stays empty.
     """
+    alpha = np.zeros_like(mask)
     coarse = outline.refine(picture, mask)
     inside = coarse > INSIDE
     if not inside.any():
-        return np.zeros_like(mask)
+        return alpha
     height = int(np.ptp(np.flatnonzero(inside.any(axis=1)))) + 1
     cut = _cut_in_band(picture, coarse, inside, height)
     sharp = np.where(coarse > NETWORK_CERTAIN, np.maximum(cut, coarse), cut)
-    fine = _filter_edge(picture, sharp, max(2, round(FINE_RADIUS * height)))
-    return smoothstep(fine, TRANSPARENT, OPAQUE).astype(np.float32)
+    radius = max(2, round(FINE_RADIUS * height))
+    box = bounding_box(sharp > 0, margin=4 * radius)
+    fine = _filter_edge(picture[box], sharp[box], radius)
+    alpha[box] = smoothstep(fine, TRANSPARENT, OPAQUE)
+    return alpha
 
 
 def _cut_in_band(picture: ndarray, coarse: ndarray, inside: ndarray, height: int) -> ndarray:
@@ -61,7 +65,9 @@ def _cut_in_band(picture: ndarray, coarse: ndarray, inside: ndarray, height: int
         return coarse  # it fills the picture, or is as thin as the band: nothing to learn from
     cv2.setRNGSeed(1)  # its color models start at random
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(bytes_.astype(np.uint8), labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(
+        bytes_.astype(np.uint8), labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK
+    )
     cut = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     cut = cv2.GaussianBlur(cut, (0, 0), 0.8)
     out[box] = cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_LINEAR)
