@@ -4,7 +4,7 @@ HOST = $(PYTHON3) scripts/host.py
 # Expanded when a recipe runs, so that the host is there by then; its progress goes to stderr, not in here.
 PYTHON = $$($(HOST) --python)
 
-.PHONY: help host demo test bench models train-tiny
+.PHONY: help host demo test bench bench-draft models train-tiny
 
 help:  ## show what there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -22,6 +22,9 @@ test: host  ## lint, unit tests and the end-to-end test against a running ComfyU
 
 bench: host  ## measure speed and memory
 	@$(PYTHON) scripts/bench.py
+
+bench-draft: host  ## measure the draft shot, and draw docs/draft.jpg anew
+	@$(PYTHON) scripts/bench_draft.py --sheet docs/draft.jpg
 
 models: host  ## list the model files that nodes and workflows can use (scripts/models.py get NAME downloads one)
 	@$(PYTHON) scripts/models.py

@@ -48,15 +48,15 @@ def _check(shadow: float, relight: float, background_motion: float, lead_in: int
 
 
 def _path_of_pose(track: PoseTrack, progress: Progress) -> tuple[CameraPath | None, str]:
-    """The camera path that a placed pose implies, and what to say of it; None where it tells none."""
+    """The camera path that a placed pose implies, or None, and what to say of it."""
     if len(track.keypoints) < 2:
         return None, "The background stands still: the pose has one frame"
     path = motion.METHODS["learned"](track.measured, progress)
     sure = float(path.confidence[1:].mean())
     if sure < motion.DOUBTED:
         return None, (
-            f"The background stands still: the pose does not tell its motion (confidence {sure:.2f} "
-            "of 1). Wire a camera_path to move it"
+            f"The background stands still: the pose does not tell its motion (confidence "
+            f"{sure:.2f} of 1). Wire a camera_path to move it"
         )
     return path, f"The background moves as the pose implies (confidence {sure:.2f} of 1)"
 
@@ -107,7 +107,8 @@ def _report(
     warnings, lines = [], [f"{len(present)} frames of {size[0]}×{size[1]} px"]
     if not character.legs:
         warnings.append(
-            "LEGS CUT OFF in the character's picture: drawn from the hips up. A picture from head to feet gives legs"
+            "LEGS CUT OFF in the character's picture: drawn from the hips up. A "
+            "picture from head to feet gives legs"
         )
     if fitted is not None:
         warnings += [f"DOES NOT MATCH: {warning}" for warning in fitted.proportions.warnings]
@@ -124,7 +125,8 @@ def _report(
         lines.append(f"Seen from behind, which the picture does not show: frames {ranges(back)}")
     if not performance.depth_known[present].any():
         lines.append(
-            "The pose tells no depth: arms are drawn before the trunk. Extract Pose with blazepose gives depth"
+            "The pose tells no depth: arms are drawn before the trunk. Extract Pose "
+            "with blazepose gives depth"
         )
     return "\n".join([*warnings, *lines, *remarks])
 
@@ -157,8 +159,8 @@ class DraftShot(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "character",
-                    tooltip="One picture of the person, best from head to feet, from the front, arms "
-                    "off the body and hands empty.",
+                    tooltip="One picture of the person, best from head to feet, from the front, "
+                    "arms off the body and hands empty.",
                 ),
                 sockets.PoseKeypoint.Input(
                     "pose",
@@ -167,9 +169,9 @@ class DraftShot(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "background",
-                    tooltip="A picture of the place, which moves by camera_path or, without one, as "
-                    "the pose implies; or a video, used as it is. For several people: the draft of "
-                    "the one behind.",
+                    tooltip="A picture of the place, which moves by camera_path or, without one, "
+                    "as the pose implies; or a video, used as it is. For several people: the draft "
+                    "of the one behind.",
                 ),
                 io.Mask.Input(
                     "character_mask",
@@ -180,8 +182,8 @@ class DraftShot(io.ComfyNode):
                 sockets.PoseKeypoint.Input(
                     "character_pose",
                     optional=True,
-                    tooltip="The pose in the character's picture. Without it the clearest person is "
-                    "found here.",
+                    tooltip="The pose in the character's picture. Without it the clearest person "
+                    "is found here.",
                 ),
                 sockets.CameraPath.Input(
                     "camera_path",
@@ -192,8 +194,8 @@ class DraftShot(io.ComfyNode):
                 io.Int.Input(
                     "width",
                     **size,
-                    tooltip="Width of the draft in px. 0, together with height: the background's, at "
-                    "least 640 px on the longer side.",
+                    tooltip="Width of the draft in px. 0, together with height: the background's, "
+                    "at least 640 px on the longer side.",
                 ),
                 io.Int.Input(
                     "height",
@@ -251,7 +253,7 @@ class DraftShot(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("images", tooltip="The draft: as many frames as pose, and lead_in."),
+                io.Image.Output("images", tooltip="The draft: as many frames as pose and lead_in."),
                 io.Mask.Output("mask", tooltip="White where the character is, with soft edges."),
                 io.Image.Output("background", tooltip="The same frames without the character."),
                 sockets.PoseKeypoint.Output(
@@ -264,9 +266,9 @@ class DraftShot(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, character, pose, background, character_mask=None, character_pose=None, camera_path=None,
-        width=0, height=0, person=0, retarget=True, shadow=0.38, relight=0.25, background_motion=1.0,
-        lead_in=0,
+        cls, character, pose, background, character_mask=None, character_pose=None,
+        camera_path=None, width=0, height=0, person=0, retarget=True, shadow=0.38, relight=0.25,
+        background_motion=1.0, lead_in=0,
     ) -> io.NodeOutput:  # fmt: skip
         sockets.check_frames(character, "character")
         sockets.check_frames(background, "background")

@@ -22,8 +22,10 @@ LONG_TRUNK = 0.12  # of the body's height: a shorter one is seen from above, or 
 
 @dataclass(frozen=True, eq=False)
 class Character:
-    """``picture`` [h, w, 3] and ``alpha`` [h, w], float32 in 0…1, and ``points`` [2] px by name; all
-    are known but those of arms and legs that are not there (``arms``: the sides that are)."""
+    """``picture`` [h, w, 3] and ``alpha`` [h, w], float32 in 0…1, and ``points`` [2] px by name.
+
+    All points are known but those of limbs that are not there: ``arms`` names the sides that have
+    one, ``legs`` tells whether both are seen down to the ankles."""
 
     picture: ndarray
     alpha: ndarray
