@@ -30,10 +30,11 @@ CHARACTERS = {
     "dancer": ("api", "api_kling_omni_v2v-2.webp", None),
 }
 DANCE = ("api", "api_kling_omni_v2v-2.webp")
-PLACE = ("image", "image_flux2_klein_9b_kv_image_edit-2.webp")
+PLACE = ("image", "image_flux2_text_to_image_9b-1.webp")
 DRIVERS = ("dance", "juggle", "walk")
 JUGGLE_STEP, WALK_STEP = 5, 2  # every so many frames, for clips of about the dance's length
 GOALS = {"joints": 2.5, "worst": 6.0, "own": 40.0, "real": 16.0, "iou": 0.85, "350": 2.0, "700": 6.0, "sparkle": 0.1}
+SIDE = 700  # px, the longer side of the drafts
 FLIP = 0.5  # of alpha, within a frame and back in the next
 HOLE_PX = 12  # a hole of so few pixels in the mask is one of the mesh, not of the pose
 SHEET_FRAMES, TILE = 6, 150  # a row of the sheet, and the height of its pictures in px
@@ -147,8 +148,12 @@ def decibels(one, other, inside) -> float:
 
 def own_pose(picture) -> float:
     """PSNR inside the mask of a picture drawn in its own pose before itself."""
+    import torch
     from animate_anywhere.nodes.draft.draft_inputs import read_subject
 
+    scale = min(1.0, SIDE / max(picture.shape[1:3]))
+    size = round(picture.shape[2] * scale), round(picture.shape[1] * scale)
+    picture = torch.from_numpy(cv2.resize(picture[0].numpy(), size, interpolation=cv2.INTER_AREA))[None]
     subject = read_subject(picture, None, None)
     height, width = picture.shape[1:3]
     size = {"width": width, "height": height, "shadow": 0.0, "relight": 0.0, "background_motion": 0.0}
@@ -227,7 +232,7 @@ def measure(arguments: argparse.Namespace) -> None:
         print(f"{who}: own pose {own_pose(picture):.1f} dB inside the mask")
         for driver, pose in poses.items():
             height, width = clips[driver].shape[1:3]
-            scale = 700 / max(height, width)
+            scale = SIDE / max(height, width)
             size = {"width": round(width * scale), "height": round(height * scale)}
             images, mask, _, drawn, _ = draft(picture, pose, place, **size)
             row = Row(*joint_error(images, drawn), holes(mask), sparkle(mask))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...vision.camera_path import CameraPath
 from ...vision.draft.character import Character
-from ...vision.draft.layers import Layers
 from ...vision.draft.lead_in import add_lead_in
 from ...vision.draft.performance import Performance, perform
 from ...vision.draft.place import MovedPicture, Place, Video
@@ -98,9 +97,10 @@ def _report(
     size: tuple[int, int],
     character: Character,
     fitted: FittedPose | None,
-    layers: Layers,
+    mirrored: tuple[str, ...],
+    skirt: bool,
     performance: Performance,
-    remarks: list[str],
+    remark: str,
 ) -> str:
     """What an artist should know of a draft, warnings first."""
     present, back = performance.present, performance.mirrored
@@ -114,10 +114,10 @@ def _report(
         warnings += [f"DOES NOT MATCH: {warning}" for warning in fitted.proportions.warnings]
     if not character.arms:
         warnings.append("NO ARMS are seen in the character's picture: drawn without them")
-    for side in layers.mirrored:
+    for side in (name.partition("_")[0] for name in mirrored):
         other = {"left": "right", "right": "left"}[side]
         lines.append(f"The {side} arm is hidden in the picture: it is the {other} one, mirrored")
-    if layers.skirt:
+    if skirt:
         lines.append("The legs are joined by a skirt, which bends as one piece")
     if not present.all():
         lines.append(f"Nobody is there in frames {ranges(~present)} (the first is 0)")
@@ -128,7 +128,7 @@ def _report(
             "The pose tells no depth: arms are drawn before the trunk. Extract Pose "
             "with blazepose gives depth"
         )
-    return "\n".join([*warnings, *lines, *remarks])
+    return "\n".join([*warnings, *lines, remark])
 
 
 def _reduction(scale: np.ndarray) -> float:
@@ -295,12 +295,14 @@ class DraftShot(io.ComfyNode):
         puppet = Puppet(cut_out(subject, reduction))
         marks = None if subject.pose.landmarks is None else subject.pose.landmarks[0, 0]
         performance = perform(puppet.character, with_lead_in, scale / reduction, marks)
+        mirrored = puppet.suit(performance.targets)
         frames = render(puppet, performance, moving.place, size, shadow, relight)
         images, mask, places = _collect(
             frames, len(scale), size, lambda done: progress(count + done)
         )
         given = fitted if retarget else None
-        report = _report(size, puppet.character, given, puppet.layers, performance, [moving.remark])
+        skirt = puppet.layers.skirt
+        report = _report(size, puppet.character, given, mirrored, skirt, performance, moving.remark)
         drawn = with_lead_in.where(performance.present)
         return io.NodeOutput(
             images, mask, places, drawn.to_openpose(), report, ui=ui.PreviewText(report)

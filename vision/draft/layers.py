@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy import ndarray
+from scipy.ndimage import distance_transform_edt
 
 from ..mask import grow_frame
 from .binding import CoreBinding, LimbBinding, bind_arm, bind_core, bind_leg, mirror
@@ -21,6 +22,7 @@ from .vectors import length, pixel_grid, smoothstep, unit
 
 CORE = "core"
 CUT_SOFTNESS = 0.7  # px, sigma, of a cut through the character
+UNDERLAP_PX = 2  # how far a layer goes on under its neighbor, so that no cut lets light through
 # How far from a bone, in its radii, a pixel still is the limb's and not cloth beside it.
 LOOSE = {"upper_arm": 4.0, "forearm": 2.6, "hand": 3.2}
 PIECE = 0.15  # of the largest piece of a limb: a smaller loose one is left out
@@ -42,10 +44,11 @@ class Layer:
 @dataclass(frozen=True, eq=False)
 class Layers:
     """``by_name``: "core", "right_arm", "left_arm", "right_leg", "left_leg", those that there are.
-    ``mirrored`` arms are the other one's. ``head`` [h, w] bool is the head's part of the core."""
+    ``stand_ins``: the other arm, mirrored, for one that the picture hides or folds up; its own
+    layer, where it has one, only fits its own pose. ``head`` [h, w] bool: its part of the core."""
 
     by_name: dict[str, Layer]
-    mirrored: tuple[str, ...]
+    stand_ins: dict[str, Layer]
     head: ndarray
     skirt: bool
 
@@ -68,30 +71,47 @@ def cut_layers(character: Character) -> Layers:
     hidden = hidden_trunk(character, all_arms, body | all_legs) & visible
     source = (body | all_legs) & (character.alpha > 0.6) & ~hidden
     filled = fill_hidden(colors, source, hidden, character.height)
-    cut = _Cutter(character, parts, grid)
+    cut = _Cutter(character, parts, grid, all_arms, all_legs)
     layers = {f"{side}_arm": cut.arm(colors, mask, side) for side, mask in arms.items()}
     layers[CORE] = cut.core(filled, body, all_legs, hidden, skirt)
     for side, mask in legs.items():
         layers[f"{side}_leg"] = cut.leg(filled, mask, body, hidden, skirt, side)
-    mirrored = _replace_hidden_arms(character, layers)
-    return Layers(layers, mirrored, parts.are("head"), skirt is not None)
+    return Layers(layers, _stand_ins(character, layers), parts.are("head"), skirt is not None)
 
 
 class _Cutter:
     """Makes the layers of one character."""
 
-    def __init__(self, character: Character, parts: Parts, grid: ndarray) -> None:
+    def __init__(
+        self, character: Character, parts: Parts, grid: ndarray, arms: ndarray, legs: ndarray
+    ) -> None:
         self.character, self.parts, self.grid = character, parts, grid
+        self.arms, self.limbs = arms, arms | legs  # [h, w] bool
         self.cell = cell_size(character.height)
         depth = (grid - character.points["hips"]) @ -character.trunk_up
         self.below_hips = depth / character.trunk  # [h, w] in trunks
 
-    def _layer(self, colors: ndarray, mask: ndarray, opaque: ndarray | None) -> tuple[ndarray, Mesh]:
+    def _layer(
+        self, colors: ndarray, mask: ndarray, opaque: ndarray | None
+    ) -> tuple[ndarray, Mesh]:
+        # Doubled, so that the layer's own pixels at a cut are whole: at rest there is no seam.
         soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), CUT_SOFTNESS)
+        soft = np.minimum(2 * soft, 1)
         alpha = self.character.alpha
         alpha = soft * (alpha if opaque is None else np.where(opaque, 1, alpha))
         texture = np.dstack([colors * alpha[..., None], alpha]).astype(np.float32)
         return texture, make_mesh(alpha, self.cell)
+
+    def _underlapped(self, colors: ndarray, mask: ndarray, under: ndarray) -> tuple:
+        """``mask`` [h, w] a little larger ``under`` [h, w] its neighbors, and colors for it: under
+        an arm the layer's own go on."""
+        ring = grow_frame(mask, UNDERLAP_PX) & under & ~mask
+        hidden = ring & self.arms
+        if hidden.any():
+            near = distance_transform_edt(~mask, return_distances=False, return_indices=True)
+            colors = colors.copy()
+            colors[hidden] = colors[tuple(near[:, hidden])]
+        return colors, mask | ring
 
     def arm(self, colors: ndarray, mask: ndarray, side: str) -> Layer:
         points = self.character.points
@@ -113,7 +133,8 @@ class _Cutter:
         skirt: ndarray | None,
     ) -> Layer:
         of_legs = self.below_hips < PELVIS if skirt is None else skirt
-        texture, mesh = self._layer(colors, body | (legs & of_legs) | hidden, hidden)
+        mask = body | (legs & of_legs) | hidden
+        texture, mesh = self._layer(*self._underlapped(colors, mask, self.arms), hidden)
         return Layer(texture, mesh, bind_core(self.character, self.parts, mesh, skirt))
 
     def leg(
@@ -133,7 +154,7 @@ class _Cutter:
         mask = mask | (body & under & ~self.parts.are("head")) | hidden
         if skirt is not None:
             mask &= ~skirt | grow_frame(~skirt, round(UNDER_SKIRT * trunk))
-        texture, mesh = self._layer(colors, mask, hidden)
+        texture, mesh = self._layer(*self._underlapped(colors, mask, self.limbs), hidden)
         return Layer(texture, mesh, bind_leg(self.character, self.parts, mesh, side))
 
 
@@ -161,8 +182,8 @@ def _sorted_along(mesh: Mesh, binding: LimbBinding) -> Mesh:
     return replace(mesh, triangles=mesh.triangles[order])
 
 
-def _replace_hidden_arms(character: Character, layers: dict[str, Layer]) -> tuple[str, ...]:
-    """Put the other arm, mirrored, in place of one that the picture hides; which ones."""
+def _stand_ins(character: Character, layers: dict[str, Layer]) -> dict[str, Layer]:
+    """The other arm, mirrored, for one that the picture hides, by its layer's name."""
     area = dict.fromkeys(SIDES, 0.0)
     area |= {side: float(layers[f"{side}_arm"].texture[..., 3].sum()) for side in character.arms}
     trust = {side: arm_trust(character, side) for side in SIDES}
@@ -174,16 +195,18 @@ def _replace_hidden_arms(character: Character, layers: dict[str, Layer]) -> tupl
             at = source.mesh.vertices
             mesh = replace(source.mesh, vertices=np.column_stack([width - 1 - at[:, 0], at[:, 1]]))
             texture = np.ascontiguousarray(source.texture[:, ::-1])
-            layers[f"{side}_arm"] = Layer(texture, mesh, mirror(source.binding, width, side))
-            return (side,)
-    return ()
+            binding = mirror(source.binding, width, side)
+            return {f"{side}_arm": Layer(texture, mesh, binding)}
+    return {}
 
 
 def arm_trust(character: Character, side: str) -> float:
     """How far, 0 to 1, an arm of the picture can be used: long enough, and not folded up."""
     if side not in character.arms:
         return 0.0
-    shoulder, elbow, wrist = (character.points[f"{side}_{n}"] for n in ("shoulder", "elbow", "wrist"))
+    shoulder, elbow, wrist = (
+        character.points[f"{side}_{n}"] for n in ("shoulder", "elbow", "wrist")
+    )
     upper, lower = length(elbow - shoulder), length(wrist - elbow)
     reach = length(wrist - shoulder) / max(upper + lower, 1e-3)
     long = smoothstep((upper + lower) / character.trunk, 0.5, 0.9)
