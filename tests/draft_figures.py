@@ -103,7 +103,7 @@ def picture(joints=STANDING, hem=None, background=(0.5, 0.5, 0.5)):
                 lambda mask, at=center: cv2.ellipse(mask, tuple(map(int, at)), (12, 7), 0, 0, 360, 1, -1),
                 (0.1, 0.1, 0.1),
             )
-    quad = np.add([joints[2], joints[5], joints[11], joints[8]], [(-6, -8), (6, -8), (8, 8), (-8, 8)])
+    quad = np.add([STANDING[joint] for joint in (2, 5, 11, 8)], [(-6, -8), (6, -8), (8, 8), (-8, 8)])
     put(lambda mask: cv2.fillPoly(mask, [quad.astype(np.int32)], 1), COLORS["trunk"])
     if hem is not None:
         skirt = np.array([(100, 170), (140, 170), (178, hem), (62, hem)], np.int32)

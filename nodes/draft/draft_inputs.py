@@ -1,13 +1,8 @@
 """What a draft is made of: its size, the driver, and the character, read from a node's inputs."""
 
-from typing import NamedTuple
-
-import cv2
-import numpy as np
 from torch import Tensor
 
-from ...vision.draft.character import Character, read_character
-from ...vision.draft.matte import refine_matte
+from ...vision.draft.subject import Subject
 from ...vision.frames import picture
 from ...vision.mask import INSIDE, three_dimensions
 from ...vision.pose import PoseTrack
@@ -15,16 +10,6 @@ from ...vision.retarget import clearest_frame
 from .. import detection, sockets
 
 SMALLEST_PX, MULTIPLE_PX = 640, 16  # of the longer side, and of both sides, where no size is given
-
-
-class Subject(NamedTuple):
-    """The person in a picture: ``picture`` [h, w, 3] and ``mask`` [h, w], float32 in 0…1, the mask
-    ``coarse`` where a network made it; and the ``pose`` [1 frame, 1 person] on its canvas."""
-
-    picture: np.ndarray
-    mask: np.ndarray
-    coarse: bool
-    pose: PoseTrack
 
 
 def draft_size(width: int, height: int, background: Tensor) -> tuple[int, int]:
@@ -91,26 +76,6 @@ def read_subject(image: Tensor, mask: Tensor | None, pose: list[dict] | None) ->
         coarse = detection.load_blazepose(detection.BLAZEPOSE).segment(image, track)[0]
     shown = coarse if mask is None else mask
     return Subject(picture(image[0]), shown.numpy(), mask is None, track)
-
-
-def cut_out(subject: Subject, scale: float) -> Character:
-    """The character out of its picture, made ``scale`` times as large before.
-
-    Raises ValueError, naming the socket, where nothing is left of it.
-    """
-    pixels, mask, track = subject.picture, subject.mask, subject.pose
-    if scale != 1:
-        size = max(8, round(track.width * scale)), max(8, round(track.height * scale))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        pixels, mask = (cv2.resize(part, size, interpolation=method) for part in (pixels, mask))
-        track = track.resized(*size)
-    alpha = refine_matte(pixels, mask) if subject.coarse else mask
-    if not (alpha > INSIDE).any():
-        raise ValueError(
-            "character: the person could not be cut out of it. Wire character_mask, white where "
-            "the person is."
-        )
-    return read_character(pixels, alpha, track)
 
 
 def _own_mask(mask: Tensor, image: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ from ...vision.draft.place import MovedPicture, Place, Video
 from ...vision.draft.placement import FittedPose, fit_pose, place_path, place_pose
 from ...vision.draft.puppet import Puppet
 from ...vision.draft.shot import render
+from ...vision.draft.subject import cut_out
 from ...vision.frames import Progress
 from ...vision.pose import PoseTrack
 from .. import motion, sockets
 from ..feedback import progress_of, ranges
 from ..tracks import motion_in_words
-from .draft_inputs import cut_out, draft_size, read_driver, read_subject
+from .draft_inputs import draft_size, read_driver, read_subject
 
 REDUCE_BELOW = (
     0.85  # px of the draft per px of the picture: a smaller one is made of a smaller picture

@@ -48,9 +48,13 @@ class CoreBinding:
 
 def bind_arm(character: Character, parts: Parts, mesh: Mesh, side: str) -> LimbBinding:
     points, at = character.points, mesh.vertices
-    shoulder, elbow, wrist, hand = (points[f"{side}_{n}"] for n in ("shoulder", "elbow", "wrist", "hand"))
+    shoulder, elbow, wrist, hand = (
+        points[f"{side}_{n}"] for n in ("shoulder", "elbow", "wrist", "hand")
+    )
     bone = _nearest_bone(parts, mesh, [f"{side}_{name}" for name in ARM_PARTS])
-    upper_at, lower_at = (project_on_segment(at, a, b)[0] for a, b in ((shoulder, elbow), (elbow, wrist)))
+    upper_at, lower_at = (
+        project_on_segment(at, a, b)[0] for a, b in ((shoulder, elbow), (elbow, wrist))
+    )
     upper, lower = length(elbow - shoulder), length(wrist - elbow)
     joint = _joints(bone, upper_at, lower_at)
     radius, thin = parts.radius[f"{side}_upper_arm"], parts.radius[f"{side}_forearm"]
@@ -63,7 +67,9 @@ def bind_arm(character: Character, parts: Parts, mesh: Mesh, side: str) -> LimbB
     return LimbBinding(side, joint, weight, along, _rest(character, side, "arm"))
 
 
-def bind_leg(character: Character, parts: Parts, mesh: Mesh, side: str, core: bool = False) -> LimbBinding:
+def bind_leg(
+    character: Character, parts: Parts, mesh: Mesh, side: str, core: bool = False
+) -> LimbBinding:
     """``core``: for vertices of the core, which are of the thigh as long as they are beside it."""
     points, at = character.points, mesh.vertices
     hip, knee, ankle = (points[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
@@ -95,6 +101,13 @@ def bind_core(character: Character, parts: Parts, mesh: Mesh, skirt: ndarray | N
     return CoreBinding(head, below, left, limbs)
 
 
+def reflect(binding: CoreBinding | LimbBinding) -> CoreBinding | LimbBinding:
+    """The binding of a layer whose x all change their sign."""
+    if isinstance(binding, LimbBinding):
+        return replace(binding, rest={n: p * (-1, 1) for n, p in binding.rest.items()})
+    return replace(binding, limbs={side: reflect(limb) for side, limb in binding.limbs.items()})
+
+
 def mirror(binding: LimbBinding, width: int, side: str) -> LimbBinding:
     """The binding of a limb whose texture of ``width`` px is mirrored to be the other side's."""
     rest = {n: np.array([width - 1 - p[0], p[1]]) for n, p in binding.rest.items()}
@@ -119,7 +132,9 @@ def _joints(bone: ndarray, upper_at: ndarray, lower_at: ndarray) -> ndarray:
     return np.where(bone == 0, np.where(upper_at < 0.5, 0, 1), end)
 
 
-def _across_joint(at: ndarray, joint: ndarray, above: ndarray, below: ndarray, half: float) -> ndarray:
+def _across_joint(
+    at: ndarray, joint: ndarray, above: ndarray, below: ndarray, half: float
+) -> ndarray:
     """0 to 1 across a joint along the bisector of its bones, ``half`` px to either side."""
     inwards, outwards = unit(joint - above), unit(below - joint)
     along = inwards + outwards
@@ -133,9 +148,13 @@ def _head_weight(character: Character, parts: Parts, mesh: Mesh) -> ndarray:
     upwards = unit(character.points["head"] - neck)
     height = (mesh.vertices - neck) @ upwards
     collar, chin = 0.05 * trunk, max((character.chin - neck) @ upwards, 0.18 * trunk)
-    to_head, to_trunk = (mesh.sampled(parts.of(name)) * parts.radius[name] for name in ("head", "trunk"))
+    to_head, to_trunk = (
+        mesh.sampled(parts.of(name)) * parts.radius[name] for name in ("head", "trunk")
+    )
     nearer_head = to_trunk - to_head  # px
-    weight = np.minimum(smoothstep(height, collar, chin), smoothstep(nearer_head, -0.25 * trunk, 0.05 * trunk))
+    weight = np.minimum(
+        smoothstep(height, collar, chin), smoothstep(nearer_head, -0.25 * trunk, 0.05 * trunk)
+    )
     above = np.maximum(weight, smoothstep(nearer_head, -0.12 * trunk, 0.0))
     return np.where(height > chin, above, weight)
 
@@ -155,7 +174,9 @@ def _left_in_skirt(character: Character, at: ndarray) -> ndarray:
     share = ((at - points["hips"]) @ down) / max(1.0, (feet - points["hips"]) @ down)
     levels = np.linspace(0, 1, 33)
     legs = [np.stack([point_on_leg(character, side, s) for s in levels]) for side in SIDES]
-    right, left = (np.stack([np.interp(share, levels, leg[:, axis]) for axis in (0, 1)], 1) for leg in legs)
+    right, left = (
+        np.stack([np.interp(share, levels, leg[:, axis]) for axis in (0, 1)], 1) for leg in legs
+    )
     across = left - right
     apart = np.maximum(np.linalg.norm(across, axis=1), 1)
     from_middle = ((at - (right + left) / 2) * across).sum(axis=1) / apart

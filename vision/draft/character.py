@@ -1,6 +1,6 @@
 """The character as the picture shows it: its pixels, its alpha, and the points of its body."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -65,6 +65,11 @@ class Character:
     @cached_property
     def faces_us(self) -> bool:
         return bool(self.points["left_shoulder"][0] > self.points["right_shoulder"][0])
+
+
+def reflected(character: Character) -> Character:
+    """The points of ``character`` with x of the other sign, as it is seen from behind."""
+    return replace(character, points={n: p * (-1, 1) for n, p in character.points.items()})
 
 
 def read_character(picture: ndarray, alpha: ndarray, track: PoseTrack, frame: int = 0) -> Character:

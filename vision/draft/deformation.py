@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from .binding import CoreBinding, LimbBinding
+from .binding import CoreBinding, LimbBinding, reflect
 from .body import SIDES, Points
-from .character import Character
+from .character import Character, reflected
 from .layers import CORE, Layers
 from .vectors import angle, length, perpendicular, rotation, smoothstep, unit, wrap_angle
 
@@ -57,9 +57,13 @@ class BoneMap(NamedTuple):
 def deform(character: Character, layers: Layers, target: Target) -> dict[str, ndarray]:
     """The vertices of each layer in the frame, [N, 2] px by the layer's name."""
     positions = {}
+    if target.mirrored:
+        character = reflected(character)
     trunk = _Trunk(character, target)
     for name, layer in layers.by_name.items():
         at, binding = layer.mesh.vertices, layer.binding
+        if target.mirrored:
+            at, binding = at * (-1, 1), reflect(binding)
         if name == CORE:
             positions[name] = _bend_core(character, target, trunk, at, binding)
         else:
@@ -87,8 +91,7 @@ class _Trunk:
         self.across = across if across @ rotation(turn) @ self.rest_across > 0 else -across
         self.lines = np.stack([self._line(rest, goal, name) for name in ("hip", "shoulder")])
         self.half = CHEST_HALF * length(from_right)
-        sign = -1.0 if target.mirrored else 1.0
-        breadth = sign * float(np.linalg.norm(self.lines, axis=1).mean())
+        breadth = float(np.linalg.norm(self.lines, axis=1).mean())
         along = angle(self.rest_up)
         shape = np.diag([stretch, breadth])
         self.bone = BoneMap(turn, rotation(along) @ shape @ rotation(-along))
@@ -101,7 +104,6 @@ class _Trunk:
         breadth = max(length(before), 1e-3)
         full = breadth * self.target.scale
         wide = float(np.clip(abs(after @ self.across), BREADTH[0] * full, BREADTH[1] * full))
-        wide = -wide if self.target.mirrored else wide
         slope = float(np.clip(after @ self.up, -SLOPE * full, SLOPE * full))
         line = (self.across * wide + self.up * slope) / breadth
         own_slope = float(before @ self.rest_up) / breadth
@@ -122,11 +124,15 @@ class _Trunk:
         return upright + side[:, None] * line + (shift * bulge)[:, None] * right
 
 
-def _bend_core(character: Character, target: Target, trunk: _Trunk, at: ndarray, binding: CoreBinding) -> ndarray:
+def _bend_core(
+    character: Character, target: Target, trunk: _Trunk, at: ndarray, binding: CoreBinding
+) -> ndarray:
     """The vertices [N, 2] of head, trunk and pelvis in the frame."""
     moved = trunk.move(at)
     if binding.limbs:
-        right, left = (_bend_limb(character, target, trunk, at, binding.limbs[side], "leg") for side in SIDES)
+        right, left = (
+            _bend_limb(character, target, trunk, at, binding.limbs[side], "leg") for side in SIDES
+        )
         legs = right + binding.left[:, None] * (left - right)
         moved += binding.legs[:, None] * (legs - moved)
     return moved + binding.head[:, None] * (_move_head(character, target, at) - moved)
@@ -154,16 +160,20 @@ def _bend_limb(
         shoulder = _outwards(binding.side, target) if joint == "shoulder" else 0
         goal = target.points[f"{binding.side}_{joint}"]
         offset = at[own] - binding.rest[joint]
-        moved[own] = goal + _mixed(offset, binding.weight[own], bones[above], bones[below], shoulder)
+        moved[own] = goal + _mixed(
+            offset, binding.weight[own], bones[above], bones[below], shoulder
+        )
     return moved
 
 
 def _outwards(side: str, target: Target) -> int:
     """The sense in which that arm is lifted sideways in the frame."""
-    return (1 if side == "right" else -1) * (-1 if target.mirrored else 1)
+    return 1 if (side == "right") != target.mirrored else -1
 
 
-def _mixed(offset: ndarray, weight: ndarray, above: BoneMap, below: BoneMap, outwards: int) -> ndarray:
+def _mixed(
+    offset: ndarray, weight: ndarray, above: BoneMap, below: BoneMap, outwards: int
+) -> ndarray:
     """``offset`` [N, 2] px from a joint, moved by both bones. With ``outwards`` ±1 the turn between
     them is taken from -90° to 270° in that sense, so that a raised arm does not snap around."""
     turn = wrap_angle(below.turn - above.turn)
@@ -185,10 +195,9 @@ def _bone(binding: LimbBinding, target: Target, start: str, end: str) -> BoneMap
 
 
 def _along(before: ndarray, turn: float, stretch: float, target: Target) -> BoneMap:
-    """A turn, after a stretch along ``before`` [2] and by the scale (mirrored) across it."""
-    across = -target.scale if target.mirrored else target.scale
+    """A turn, after a stretch along ``before`` [2] and by the scale across it."""
     own = angle(before)
-    shape = rotation(own) @ np.diag([stretch, across]) @ rotation(-own)
+    shape = rotation(own) @ np.diag([stretch, target.scale]) @ rotation(-own)
     return BoneMap(wrap_angle(turn), shape)
 
 
@@ -200,7 +209,7 @@ def _hand(binding: LimbBinding, target: Target, forearm: BoneMap, trunk: float) 
     if length(hand - wrist) > 0.06 * target.scale * trunk:
         own = wrap_angle(angle(rest["hand"] - rest["wrist"]) - angle(rest["wrist"] - rest["elbow"]))
         bent = wrap_angle(angle(hand - wrist) - angle(wrist - elbow))
-        turn = wrap_angle(bent - (-own if target.mirrored else own))
+        turn = wrap_angle(bent - own)
     turn = HAND_SHARE * float(np.clip(turn, -HAND_TURN, HAND_TURN))
     return _along(rest["wrist"] - rest["elbow"], forearm.turn + turn, target.scale, target)
 
@@ -212,13 +221,11 @@ def _foot(binding: LimbBinding, target: Target, shin: BoneMap, trunk: float) -> 
     after = target.points[f"{binding.side}_toe"] - target.points[f"{binding.side}_heel"]
     long = min(length(before), length(after) / target.scale) / trunk
     sideways = float(smoothstep(long, 0.12, 0.3))
-    own = np.pi - angle(before) if target.mirrored else angle(before)
     by_shin = FOOT_SHIN * shin.turn
-    beyond = wrap_angle(wrap_angle(angle(after) - own) - by_shin)
+    beyond = wrap_angle(wrap_angle(angle(after) - angle(before)) - by_shin)
     turn = by_shin + float(np.clip(beyond, -FOOT_TURN, FOOT_TURN))
     turn = 0.4 * shin.turn * (1 - sideways) + sideways * turn
-    across = -target.scale if target.mirrored else target.scale
-    return BoneMap(turn, np.diag([across, target.scale]))
+    return BoneMap(turn, target.scale * np.eye(2))
 
 
 def _move_head(character: Character, target: Target, at: ndarray) -> ndarray:
@@ -235,14 +242,13 @@ def _move_head(character: Character, target: Target, at: ndarray) -> ndarray:
     offset = offset + bulge * HEAD_DEPTH * radius * (np.sin(yaw) * right - np.sin(pitch) * up)
     goal_up = target.points["eyes"] - target.points["mouth"]
     tilt = np.clip(wrap_angle(angle(goal_up) - angle(up)), -HEAD_TILT, HEAD_TILT)
-    flip = np.array([-1.0 if target.mirrored else 1.0, 1.0])
-    return target.points["head"] + (offset * flip) @ (rotation(tilt) * target.scale).T
+    return target.points["head"] + offset @ (rotation(tilt) * target.scale).T
 
 
 def _head_turn(character: Character, target: Target) -> tuple[float, float]:
     """By how much the head has turned to the frame's right, and nodded, against the picture."""
     if target.mirrored:
-        return 0.0, 0.0
+        return 0.0, 0.0  # there is no face at the back of a head
     before, after = _head_angles(character.points), _head_angles(target.points)
     yaw, pitch = (new - old for new, old in zip(after, before))
     return float(np.clip(yaw, -HEAD_YAW, HEAD_YAW)), float(np.clip(pitch, -HEAD_PITCH, HEAD_PITCH))
@@ -256,4 +262,6 @@ def _head_angles(points: Points) -> tuple[float, float]:
     nose = points["nose"] - points["head"]
     ears = length(points["left_ear"] - points["right_ear"])
     radius = max(0.5 * ears, 0.21 * length(points["head"] - points["neck"]), 1e-3)
-    return float(np.arctan2(nose @ right, 1.1 * radius)), float(np.arctan2(-(nose @ up), 1.6 * radius))
+    return float(np.arctan2(nose @ right, 1.1 * radius)), float(
+        np.arctan2(-(nose @ up), 1.6 * radius)
+    )
