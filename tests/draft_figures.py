@@ -106,7 +106,7 @@ def picture(joints=STANDING, hem=None, background=(0.5, 0.5, 0.5)):
     quad = np.add([STANDING[joint] for joint in (2, 5, 11, 8)], [(-6, -8), (6, -8), (8, 8), (-8, 8)])
     put(lambda mask: cv2.fillPoly(mask, [quad.astype(np.int32)], 1), COLORS["trunk"])
     if hem is not None:
-        skirt = np.array([(100, 170), (140, 170), (178, hem), (62, hem)], np.int32)
+        skirt = np.array([(100, 170), (140, 170), (200, hem), (40, hem)], np.int32)
         put(lambda mask: cv2.fillPoly(mask, [skirt], 1), (0.8, 0.7, 0.2))
     neck = np.array(joints[1])
     put(lambda mask: cv2.line(mask, tuple(neck), tuple(neck - (0, 20)), 1, 14), COLORS["head"])

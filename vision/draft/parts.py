@@ -70,7 +70,8 @@ def find_parts(character: Character) -> Parts:
     rows, columns = character.alpha.shape
     size = max(8, round(columns * scale)), max(8, round(rows * scale))
     picture, alpha = (
-        cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (character.picture, character.alpha)
+        cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        for part in (character.picture, character.alpha)
     )
     inside = alpha > INSIDE_ALPHA
     grid = (pixel_grid(size[1], size[0]) + 0.5) * (columns / size[0], rows / size[1]) - 0.5
@@ -139,8 +140,10 @@ def _seeds(character: Character, grid: ndarray, least: float) -> tuple[dict, dic
                 seeds[name] |= line(points[f"{side}_heel"], end, SEED * radius[name])
     arms = np.zeros(grid.shape[:2], bool)
     for side in character.arms:
-        for part in ARM_PARTS:
-            arms |= seeds[f"{side}_{part}"]
+        arms |= seeds[f"{side}_upper_arm"]
+        for part in ("forearm", "hand"):
+            start, end = (points[f"{side}_{joint}"] for joint in ARM_PARTS[part][:2])
+            arms |= line(start, end, radius[f"{side}_{part}"])
     head, round_head = points["head"], character.head_radius
     radius["head"], radius["trunk"] = 0.5 * round_head, 0.12 * trunk
     crown = head + 0.8 * round_head * character.up
@@ -181,7 +184,9 @@ def _limb_radius(inside: ndarray, start: ndarray, end: ndarray, default: float) 
     reach = np.arange(int(3 * default) + 1)
     shorter = []
     for share in RADIUS_SAMPLES:
-        rays = [_ray_length(inside, start + share * (end - start), s * across, reach) for s in (1, -1)]
+        rays = [
+            _ray_length(inside, start + share * (end - start), s * across, reach) for s in (1, -1)
+        ]
         if min(rays) > 0:
             shorter.append(min(rays))
     radius = RADIUS_MARGIN * np.median(shorter) if len(shorter) >= 3 else default
