@@ -28,9 +28,13 @@ HEAD_TILT, HEAD_YAW, HEAD_PITCH = 0.8, 0.7, 0.4  # rad at most
 HEAD_DEPTH = 0.8  # of the head's radius: how far its middle moves when it turns
 CHEST_DEPTH = 0.5  # of the half breadth, likewise
 CHAINS = {
-    "arm": (("trunk", "upper_arm", "shoulder"), ("upper_arm", "forearm", "elbow"), ("forearm", "hand", "wrist")),
+    "arm": (
+        ("trunk", "upper_arm", "shoulder"),
+        ("upper_arm", "forearm", "elbow"),
+        ("forearm", "hand", "wrist"),
+    ),
     "leg": (("trunk", "thigh", "hip"), ("thigh", "shin", "knee"), ("shin", "foot", "ankle")),
-}  # fmt: skip
+}  # bone above, bone below, and the joint between them
 BONES = {"upper_arm": ("shoulder", "elbow"), "forearm": ("elbow", "wrist")}
 BONES |= {"thigh": ("hip", "knee"), "shin": ("knee", "ankle")}
 
