@@ -4,7 +4,7 @@ HOST = $(PYTHON3) scripts/host.py
 # Expanded when a recipe runs, so that the host is there by then; its progress goes to stderr, not in here.
 PYTHON = $$($(HOST) --python)
 
-.PHONY: help host demo test fuzz soak bench bench-motion models train-tiny
+.PHONY: help host demo test fuzz soak bench bench-draft bench-motion models train-tiny
 
 help:  ## show what there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -31,6 +31,9 @@ bench: host  ## measure speed and memory
 
 bench-motion: host  ## measure Pose to Tracks on real clips, virtual cameras and stage clips
 	@$(PYTHON) scripts/bench_motion.py
+
+bench-draft: host  ## measure the draft shot, and draw docs/draft.jpg anew
+	@$(PYTHON) scripts/bench_draft.py --sheet docs/draft.jpg
 
 models: host  ## list the model files that nodes and workflows can use (scripts/models.py get NAME downloads one)
 	@$(PYTHON) scripts/models.py

@@ -21,6 +21,7 @@ from .nodes import (
     stitch,
     tracks,
 )
+from .nodes.draft import draft_shot
 
 WEB_DIRECTORY = "js"
 
@@ -35,6 +36,7 @@ class AnimateAnywhere(ComfyExtension):
         return [
             *prepare,
             *places,
+            *draft_shot.NODES,
             *adapter.NODES,
             *dynamictrl.NODES,
             *shot.NODES,

@@ -72,6 +72,14 @@ def _estimated_path(track: PoseTrack, found: Estimate, growth: float) -> CameraP
     return CameraPath.from_steps(steps, track.width, track.height, found.confidence)
 
 
+def read_by_feet(track: PoseTrack, progress: Progress) -> CameraPath:
+    """The path that the planted feet of ``track`` tell, standing where they tell none; ``progress``
+    counts frames."""
+    frames, crowd = track.keypoints.shape[:2]
+    found = estimate_scene(track, None, lambda people: progress(people * frames // crowd))
+    return _estimated_path(track, found, GROWTHS["comes nearer"])
+
+
 def _track_of(pose: list[dict]) -> tuple[PoseTrack, str]:
     track, remark = read_pose(pose)
     if len(pose) < 2:

@@ -12,9 +12,10 @@ CATEGORY = "AnimateAnywhere"
 POSE = f"{CATEGORY}/1 pose"
 MASK = f"{CATEGORY}/2 mask"
 BACKGROUND = f"{CATEGORY}/3 background"
-MODEL = f"{CATEGORY}/4 model"
-SHOT = f"{CATEGORY}/5 shot"
-SAMPLING = f"{CATEGORY}/6 sampling"
+DRAFT = f"{CATEGORY}/4 draft"
+MODEL = f"{CATEGORY}/5 model"
+SHOT = f"{CATEGORY}/6 shot"
+SAMPLING = f"{CATEGORY}/7 sampling"
 
 # The OpenPose frame list of the host's SDPose nodes and of comfyui_controlnet_aux, so that poses mix freely.
 PoseKeypoint = io.Custom("POSE_KEYPOINT")

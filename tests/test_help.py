@@ -52,7 +52,7 @@ def section(text, heading):
 def messages():
     """What the pack may say in errors, with … where a value is put in."""
     texts = []
-    for path in [path for floor in ("nodes", "models", "vision") for path in (ROOT / floor).glob("*.py")]:
+    for path in [path for floor in ("nodes", "models", "vision") for path in (ROOT / floor).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 texts.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))

@@ -20,7 +20,7 @@ HOST_ONLY_IN_NODES = {
 ALLOWED = {
     "models": {"torch", "einops", "safetensors", "comfy", "transformers", "spandrel", ".models"},
     # onnxruntime only inside a function, and only for ONNX files of artists who have it.
-    "vision": {"torch", "numpy", "cv2", "safetensors", "onnxruntime", ".vision"},
+    "vision": {"torch", "numpy", "cv2", "scipy", "safetensors", "onnxruntime", ".vision"},
     "nodes": HOST_ONLY_IN_NODES
     | {"torch", "comfy", "numpy", "av", "filelock", "psutil", "safetensors", ".nodes", ".models", ".vision"},
     "training": {

@@ -89,7 +89,7 @@ def test_the_filter_is_the_ridge_regression_of_each_window(colours):
     grey = cv2.GaussianBlur(rng.random(size), (0, 0), 2)[..., None]
     guide = np.float32(grey + colours * cv2.GaussianBlur(rng.random((*size, 3)), (0, 0), 2))
     target = np.float32(cv2.GaussianBlur(rng.random(size), (0, 0), 2))
-    found = outline._guided(guide, target, window)
+    found = outline.guided_filter(guide, target, window)
 
     around = np.pad(np.dstack([guide, target]).astype(float), [(window // 2,) * 2] * 2 + [(0, 0)], mode="reflect")
     lines = np.empty((*size, 4))

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "js"
 LARGEST_WEB = 200_000  # bytes that a page may load from a pack, thumbnails aside
-MENU = ("1 pose", "2 mask", "3 background", "4 model", "5 shot", "6 sampling")
+MENU = ("1 pose", "2 mask", "3 background", "4 draft", "5 model", "6 shot", "7 sampling")
 
 
 def node_infos():

@@ -32,22 +32,36 @@ def move_background(
 
     Raises ValueError where there is more than one picture, or the depth is of another shape.
     """
-    _check(picture, depth)
-    size = (motion.width, motion.height)
-    reach = reach_of(motion)
-    view = make_view(picture[0, ..., :3].float().cpu().numpy(), size, zoom, reach)
-    relief = None
-    if depth is not None:
-        near = make_view(depth[0].float().cpu().numpy().mean(axis=-1), size, zoom, reach, match=view)
-        relief = Relief(view, near.picture, motion, parallax)
+    moving = MovingPicture(picture, motion, depth, parallax, zoom)
     frames = torch.empty(len(motion), motion.height, motion.width, 3)
     revealed = torch.empty(len(motion), motion.height, motion.width)
     for t in range(len(motion)):
-        frame, new = _flat(view, motion, t) if relief is None else relief.frame(t)
-        frames[t], revealed[t] = torch.from_numpy(frame.clip(0, 1)), torch.from_numpy(new)
+        frame, new = moving.frame(t)
+        frames[t], revealed[t] = torch.from_numpy(frame), torch.from_numpy(new)
         if progress is not None:
             progress(t + 1)
     return frames, revealed
+
+
+class MovingPicture:
+    """A picture that moves, made frame by frame; its arguments are those of `move_background`."""
+
+    def __init__(
+        self, picture: Tensor, motion: Motion, depth: Tensor | None = None, parallax: float = 1.0, zoom: float = 1.0
+    ) -> None:
+        _check(picture, depth)
+        size, reach = (motion.width, motion.height), reach_of(motion)
+        self.motion = motion
+        self.view = make_view(picture[0, ..., :3].float().cpu().numpy(), size, zoom, reach)
+        self.relief = None
+        if depth is not None:
+            near = make_view(depth[0].float().cpu().numpy().mean(axis=-1), size, zoom, reach, match=self.view)
+            self.relief = Relief(self.view, near.picture, motion, parallax)
+
+    def frame(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frame ``t`` [H, W, 3] in 0…1, and what is revealed [H, W]."""
+        frame, new = _flat(self.view, self.motion, t) if self.relief is None else self.relief.frame(t)
+        return frame.clip(0, 1), new
 
 
 def _check(picture: Tensor, depth: Tensor | None) -> None:

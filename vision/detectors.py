@@ -22,7 +22,7 @@ from .blazepose import DetectorNetwork, LandmarkNetwork
 from .blazepose_heavy import HeavyLandmarkNetwork
 from .following import Following
 from .frames import Progress, picture
-from .landmarks import CIRCLE, HIPS, KEPT, refine, region_of_joints, sigmoid
+from .landmarks import BODY, CIRCLE, HIPS, KEPT, refine, region_of_joints, sigmoid
 from .pose import PoseTrack
 from .region import Region
 from .search import PersonDetector
@@ -46,8 +46,9 @@ class Followed:
 
 
 class Look(NamedTuple):
-    """What the landmark network sees in a region: landmarks [35, 3] (x, y in frame pixels, visibility in 0…1), the
-    presence of a person in 0…1, and the features of the mask."""
+    """What the landmark network sees in a region: landmarks [35, 4] (x, y in frame pixels, visibility in 0…1, and z in
+    frame pixels, 0 at the hips and negative nearer to the camera), the presence of a person in 0…1, and the features of
+    the mask."""
 
     region: Region
     landmarks: np.ndarray
@@ -105,15 +106,18 @@ class BlazePose:
         count, height, width = frames.shape[:3]
         identities = identities or Identities(1)
         keypoints = np.zeros((count, identities.most, 18, 3))
+        landmarks = np.zeros((count, identities.most, BODY, 4))
 
         def looks() -> Iterator[tuple[int, Look]]:
             for index, number, sighting in Following(self, frames, identities).run(progress):
                 keypoints[index, number] = sighting.joints
+                landmarks[index, number] = sighting.source.landmarks[:BODY]
                 yield index, sighting.source
 
         mask = self._masks(looks(), (count, height, width))
         order = identities.order(keypoints[..., 2].any(axis=2))
-        pose = PoseTrack(keypoints[:, order] if order else keypoints[:, :1], width, height)
+        order = order or [0]
+        pose = PoseTrack(keypoints[:, order], width, height, landmarks=landmarks[:, order])
         return Followed.of(pose, mask)
 
     def segment(self, frames: Tensor, pose: PoseTrack, progress: Progress | None = None) -> Tensor:
@@ -138,7 +142,9 @@ class BlazePose:
         raw, heatmaps = raw[0, :KEPT].cpu().numpy(), heatmaps[0, :KEPT].cpu().numpy()
         matrix = region.to_frame(size)
         points = refine(raw[:, :2], heatmaps) @ matrix[:, :2].T + matrix[:, 2]
-        return Look(region, np.column_stack([points, sigmoid(raw[:, 3])]), float(presence), features)
+        depth = raw[:, 2] * region.size / size
+        landmarks = np.column_stack([points, sigmoid(raw[:, 3]), depth])
+        return Look(region, landmarks, float(presence), features)
 
     def _look_at_poses(self, frames: Tensor, pose: PoseTrack, progress: Progress | None) -> Iterator[tuple[int, Look]]:
         for index in range(len(frames)):

@@ -7,6 +7,7 @@ from .pose import SEEN
 from .region import Region
 
 KEPT = 35  # of the network's 39 landmarks: 33 of the body, then HIPS and CIRCLE
+BODY = 33  # the landmarks of the body itself
 HIPS, CIRCLE = 33, 34  # auxiliary landmarks: mid-hip, and a point on the circle around the whole body
 PRESENT = 0.5  # of a joint: below it, legs out of the frame are invented
 REFINE_REACH = 3  # heatmap pixels around a landmark
@@ -16,15 +17,21 @@ REFINE_ABOVE = 0.5
 LEFT_SHOULDER, RIGHT_SHOULDER = 11, 12
 OPENPOSE = [0, 12, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7]
 NECK = 1
+# The OpenPose joint on which each landmark of the body hangs: its own, or the neck, a wrist or an ankle.
+FACE_LANDMARKS, HAND_LANDMARKS = range(11), range(17, 23)
+LANDMARK_CARRIERS = dict.fromkeys(FACE_LANDMARKS, NECK)
+LANDMARK_CARRIERS |= {11: 5, 12: 2, 13: 6, 14: 3, 15: 7, 16: 4, 23: 11, 24: 8, 25: 12, 26: 9, 27: 13, 28: 10}
+LANDMARK_CARRIERS |= {17: 7, 19: 7, 21: 7, 18: 4, 20: 4, 22: 4, 29: 13, 31: 13, 30: 10, 32: 10}
 HIP_JOINTS, SHOULDER_JOINTS = [8, 11], [2, 5]
 
 
 def openpose_joints(landmarks: np.ndarray, width: int, height: int) -> np.ndarray:
-    """BlazePose landmarks [35, 3] as OpenPose joints [18, 3]. Joints that are hidden or outside the frame are zero.
+    """BlazePose landmarks [35, 3 or 4] as OpenPose joints [18, 3].
 
-    Confidence is 1 for every joint that is seen: comfyui_controlnet_aux takes anything below 1 for missing.
+    Joints that are hidden or outside the frame are zero. Confidence is 1 for every joint that is seen:
+    comfyui_controlnet_aux takes anything below 1 for missing.
     """
-    joints = landmarks[OPENPOSE].copy()
+    joints = landmarks[OPENPOSE, :3]
     shoulders = landmarks[[LEFT_SHOULDER, RIGHT_SHOULDER]]
     joints[NECK] = [*shoulders[:, :2].mean(axis=0), shoulders[:, 2].min()]
     x, y, visibility = joints.T

@@ -76,7 +76,7 @@ def refine(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
     step = max(1, reach // 4)  # its coefficients are smooth: found on a smaller picture (He and Sun 2015)
     size = max(1, mask[box].shape[1] // step), max(1, mask[box].shape[0] // step)
     guide, target = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (frame[box], mask[box]))
-    slope, level = _guided(guide, target, 2 * (reach // step) + 1)
+    slope, level = guided_filter(guide, target, 2 * (reach // step) + 1)
     full = mask[box].shape[::-1]
     slope, level = cv2.resize(slope, full), cv2.resize(level, full)
     drawn = np.einsum("hwc,hwc->hw", frame[box], slope) + level
@@ -89,25 +89,28 @@ def refine(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return out
 
 
-def _guided(guide: np.ndarray, target: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The guided filter with a guide of three colours: ``target`` [h, w] ≈ slope [h, w, 3] · guide + level [h, w]."""
+def guided_filter(
+    guide: np.ndarray, target: np.ndarray, window: int, smooth: float = SMOOTH
+) -> tuple[np.ndarray, np.ndarray]:
+    """The guided filter with a guide of three colors: ``target`` [h, w] ≈ slope [h, w, 3] · guide + level [h, w].
+    A contrast of the guide whose square is below ``smooth`` is not an edge."""
 
     def mean(values: np.ndarray) -> np.ndarray:
         return cv2.blur(values, (window, window))
 
     middle, average = mean(guide), mean(target)
     shared = mean(guide * target[..., None]) - middle * average[..., None]
-    slope = _solved(_spread(guide, middle, mean), shared)
+    slope = _solved(_spread(guide, middle, mean, smooth), shared)
     level = average - np.einsum("hwc,hwc->hw", slope, middle)
     return mean(slope), mean(level)
 
 
-def _spread(guide: np.ndarray, middle: np.ndarray, mean: Callable) -> list[np.ndarray]:
+def _spread(guide: np.ndarray, middle: np.ndarray, mean: Callable, smooth: float) -> list[np.ndarray]:
     """The covariance of a guide's colours around each pixel: the upper half of a symmetric matrix, six of [h, w]."""
     pairs = [(i, j) for i in range(3) for j in range(i, 3)]
     together = mean(np.stack([guide[..., i] * guide[..., j] for i, j in pairs], axis=-1))
     return [
-        together[..., n] - middle[..., i] * middle[..., j] + (SMOOTH if i == j else 0) for n, (i, j) in enumerate(pairs)
+        together[..., n] - middle[..., i] * middle[..., j] + (smooth if i == j else 0) for n, (i, j) in enumerate(pairs)
     ]
 
 

@@ -28,8 +28,18 @@ PARTS = {
     "hand_left_keypoints_2d": ("hands", (0,)),
     "hand_right_keypoints_2d": ("hands", (1,)),
     "foot_keypoints_2d": ("feet", ()),
+    # Not OpenPose's: other packs ignore this key. x, y, visibility, z of BlazePose's 33 landmarks.
+    "blazepose_landmarks_3d": ("landmarks", ()),
 }
-SHAPES = {"keypoints": (18, 3), "face": (70, 3), "hands": (2, 21, 3), "feet": (6, 3)}  # after [frame, person]
+# The shape of each field after [frame, person].
+SHAPES = {
+    "keypoints": (18, 3),
+    "face": (70, 3),
+    "hands": (2, 21, 3),
+    "feet": (6, 3),
+    "landmarks": (33, 4),
+}
+COORDINATES = {3: "x, y, confidence", 4: "x, y, visibility, z"}
 # The host's SDPoseDrawKeypoints wants these lists of every person, comfyui_controlnet_aux takes them too.
 ALWAYS = {"keypoints", "face", "hands"}
 
@@ -40,7 +50,9 @@ class PoseTrack:
 
     ``keypoints`` [T, P, 18, 3] float64: x px, y px, confidence; all zero where a joint is missing. ``hands``
     [T, P, 2, 21, 3] (left, right), ``face`` [T, P, 70, 3] and ``feet`` [T, P, 6, 3] come from other detectors and are
-    None where no frame has them. A person keeps its index, and has zeros in frames where it is absent.
+    None where no frame has them. ``landmarks`` [T, P, 33, 4] are BlazePose's, by its own numbers: x px, y px,
+    visibility, and z px, the depth (0 at the hips, negative nearer to the camera), which no other part has. A person
+    keeps its index, and has zeros in frames where it is absent.
     """
 
     keypoints: np.ndarray
@@ -49,6 +61,7 @@ class PoseTrack:
     hands: np.ndarray | None = None
     face: np.ndarray | None = None
     feet: np.ndarray | None = None
+    landmarks: np.ndarray | None = None
 
     @property
     def seen(self) -> np.ndarray:
@@ -71,6 +84,14 @@ class PoseTrack:
         """The arrays of points that this track has, by field."""
         return {field: getattr(self, field) for field in SHAPES if getattr(self, field) is not None}
 
+    def only(self, person: int) -> "PoseTrack":
+        """The same frames with that person alone."""
+        return replace(self, **{field: array[:, [person]] for field, array in self.arrays.items()})
+
+    def where(self, there: np.ndarray) -> "PoseTrack":
+        """The same frames, with nobody outside of those that ``there`` [T] bool marks."""
+        return replace(self, **{field: _where(there, array, 0) for field, array in self.arrays.items()})
+
     @classmethod
     def from_openpose(cls, frames: list[dict], socket: str = "pose") -> "PoseTrack":
         """From a POSE_KEYPOINT list: of this pack, the host's SDPose nodes or comfyui_controlnet_aux, with points in
@@ -89,6 +110,7 @@ class PoseTrack:
         if _are_normalized(arrays.values()):
             for array in arrays.values():
                 array[..., :2] *= width, height
+            arrays["landmarks"][..., 3] *= width
         parts = {field: array for field, array in arrays.items() if field == "keypoints" or array.any()}
         return cls(width=width, height=height, **parts)
 
@@ -112,8 +134,11 @@ class PoseTrack:
         """The same pose on another canvas, stretched as a picture would be."""
         if (width, height) == (self.width, self.height):
             return self
-        stretch = np.array([width / self.width, height / self.height, 1.0])
-        return replace(self, width=width, height=height, **{k: array * stretch for k, array in self.arrays.items()})
+        across, down = width / self.width, height / self.height
+        stretch = np.array([across, down, 1.0, across])  # depth is measured in pixels of x
+        return replace(
+            self, width=width, height=height, **{k: a * stretch[: a.shape[-1]] for k, a in self.arrays.items()}
+        )
 
 
 def fill_gaps(track: PoseTrack, longest: int = LONGEST_GAP) -> tuple[PoseTrack, np.ndarray]:
@@ -148,8 +173,9 @@ def drop(track: PoseTrack, frames: np.ndarray) -> PoseTrack:
     return replace(left, keypoints=_where(frames, fill_gaps(left)[0].keypoints, track.keypoints))
 
 
-def _where(frames: np.ndarray, there: np.ndarray | int, elsewhere: np.ndarray) -> np.ndarray:
-    return np.where(frames.reshape(-1, *(1,) * (elsewhere.ndim - 1)), there, elsewhere)
+def _where(frames: np.ndarray, there: np.ndarray | int, elsewhere: np.ndarray | int) -> np.ndarray:
+    rest = max(np.ndim(there), np.ndim(elsewhere)) - 1
+    return np.where(frames.reshape(-1, *(1,) * rest), there, elsewhere)
 
 
 def _fill_joint(points: np.ndarray, seen: np.ndarray, present: np.ndarray, longest: int, leads: bool) -> None:
@@ -175,7 +201,7 @@ def smooth(track: PoseTrack, strength: float) -> PoseTrack:
     sizes = _body_sizes(track)[:, None, None]  # [P, 1, 1]
     arrays = {}
     for field, array in track.arrays.items():
-        points = array.reshape(*array.shape[:2], -1, 3)  # [T, P, N, 3]
+        points = array.reshape(*array.shape[:2], -1, array.shape[-1])  # [T, P, N, 3 or 4]
         seen = points[..., 2] >= SEEN
         forward = _one_euro(points[..., :2], seen, sizes, strength)
         backward = _one_euro(points[::-1, ..., :2], seen[::-1], sizes, strength)[::-1]
@@ -252,7 +278,7 @@ def _people(frame: dict, index: int, socket: str) -> list[dict]:
 
 
 def _read_points(numbers: list[float] | None, into: np.ndarray, what: str) -> None:
-    """Write a flat list x, y, confidence, … into ``into`` [n, 3]; nothing where there is none.
+    """Write a flat list x, y, confidence, … into ``into`` [n, 3 or 4]; nothing where there is none.
 
     A point without a finite place is missing; one without a confidence (None) counts as sure.
     """
@@ -262,14 +288,14 @@ def _read_points(numbers: list[float] | None, into: np.ndarray, what: str) -> No
         points = np.array(numbers, dtype=np.float64)  # None becomes NaN, and text a number
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} holds something that is no number.") from error
-    count = len(into)
+    count, width = into.shape
     # Some detectors leave the two pupils out of the 70 points of a face.
-    if points.shape != (3 * count,) and (count, points.shape) != (70, (3 * 68,)):
+    if points.shape != (width * count,) and (count, points.shape) != (70, (3 * 68,)):
         raise ValueError(
-            f"{what} must be {count} times x, y, confidence, {3 * count} numbers; there are {points.size}."
+            f"{what} must be {count} times {COORDINATES[width]}, {width * count} numbers; there are {points.size}."
         )
-    points = points.reshape(-1, 3)
-    unsaid = np.array([value is None for value in numbers]).reshape(-1, 3)
+    points = points.reshape(-1, width)
+    unsaid = np.array([value is None for value in numbers]).reshape(-1, width)
     points[unsaid[:, 2], 2] = points[unsaid[:, 2], :2].any(axis=1)  # 0, 0 is how a missing point is written
     known = np.isfinite(points).all(axis=1)
     if not (known | unsaid.any(axis=1)).any():

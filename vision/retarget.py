@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy import ndarray
 
+from .landmarks import FACE_LANDMARKS, HAND_LANDMARKS, LANDMARK_CARRIERS
 from .pose import PoseTrack
 from .proportions import Proportions, compare
 from .skeleton import BONES, HIPS, KINDS, LEFT_WRIST, LEGS, NECK, PARENTS, RIGHT_WRIST, Figure
@@ -67,8 +68,8 @@ def retarget(
 
     Raises ValueError, naming the socket, where either shows nobody, or both nothing in common.
     """
-    frame = _clearest(reference)
-    drivers, pictures = _figures(driving.keypoints, _clearest(driving)), _figures(reference.keypoints[[frame]])
+    frame = clearest_frame(reference)
+    drivers, pictures = _figures(driving.keypoints, clearest_frame(driving)), _figures(reference.keypoints[[frame]])
     _check_people(driving, drivers, "driving")
     _check_people(reference, pictures, "reference")
     canvas = reference if place == "reference" else driving
@@ -95,7 +96,7 @@ def retarget(
     return Retargeted(pose, frame, cast, len(drivers.keys() - moves.keys()), len(pictures))
 
 
-def _clearest(track: PoseTrack) -> int:
+def clearest_frame(track: PoseTrack) -> int:
     """The first frame that shows nearly as much of the people as any: not the one in which somebody walks in."""
     seen = track.seen.sum(axis=(1, 2))
     return int((seen >= WHOLE * seen.max(initial=0)).argmax())
@@ -167,6 +168,13 @@ def _left(before: ndarray, canvas: PoseTrack, after: ndarray, new: PoseTrack) ->
     return float(gone.any(axis=1).mean())
 
 
+def _placed(points: ndarray, at: ndarray, scale: float) -> ndarray:
+    """``points`` [..., 3 or 4] that are there at new places ``at`` [..., 2], their depth times ``scale``."""
+    there = points[..., 2:3] > 0
+    depth = points[..., 3:] * np.where(there, scale, 1.0)
+    return np.concatenate([np.where(there, at, points[..., :2]), points[..., 2:3], depth], axis=-1)
+
+
 class Move:
     """Puts one person on another body: limbs by ``ratios``, feet and the path by ``scale``, around ``source`` [2] px of
     driving, which comes to lie on ``target`` [2] px."""
@@ -179,8 +187,7 @@ class Move:
 
     def similar(self, points: ndarray) -> ndarray:
         """``points`` [..., 3] as one picture, enlarged and shifted; what is missing (all zero) stays so."""
-        at = self._similar(points[..., :2])
-        return np.concatenate([np.where(points[..., 2:] > 0, at, points[..., :2]), points[..., 2:]], axis=-1)
+        return _placed(points, self._similar(points[..., :2]), self.scale)
 
     def _similar(self, at: ndarray) -> ndarray:
         return self.target + self.scale * (at - self.source)
@@ -219,7 +226,7 @@ class Move:
         if joint is None:
             return self.similar(points)
         at = self.points[:, [joint]] + ratio * (points[..., :2] - self.figure.points[:, [joint]])
-        return np.concatenate([np.where(points[..., 2:] > 0, at, points[..., :2]), points[..., 2:]], axis=-1)
+        return _placed(points, at, self.scale)
 
     def arrays(self, arrays: dict[str, ndarray]) -> dict[str, ndarray]:
         """The person's arrays of a PoseTrack, [T, ...] each, on the new body."""
@@ -238,7 +245,19 @@ class Move:
                 for side in (0, 1)
             ]
             moved["feet"] = np.concatenate(feet, axis=1)
+        if "landmarks" in arrays:
+            moved["landmarks"] = self._landmarks(arrays["landmarks"])
         return moved
+
+    def _landmarks(self, landmarks: ndarray) -> ndarray:
+        """BlazePose's landmarks [T, 33, 4] on the new body, each carried by the joint it hangs on."""
+        ratios = dict.fromkeys(FACE_LANDMARKS, self.ratios["head"])
+        ratios |= dict.fromkeys(HAND_LANDMARKS, self.ratios["hands"])
+        out = np.empty_like(landmarks)
+        for landmark, joint in LANDMARK_CARRIERS.items():
+            part = landmarks[:, [landmark]]
+            out[:, [landmark]] = self._carry(part, joint, ratios.get(landmark, self.scale))
+        return out
 
     def _body(self, keypoints: ndarray) -> ndarray:
         """Joints that are seen lie where they were placed; what is there with too little confidence goes with them."""

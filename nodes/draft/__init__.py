@@ -1,0 +1,1 @@
+"""Nodes that make a video without a generative model: the draft of a shot."""
