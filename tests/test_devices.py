@@ -18,7 +18,7 @@ from support import multigpu_runs, node_runs
 # The make-believe device computes with the CPU's kernels, in other groups of operations: the order of sums differs.
 SAME = 1e-5  # of the largest number
 # BlazePose and DWPose follow a person by where they were: a last digit moves the crop, and an edge of the mask with it.
-FOLLOWS = ("AA_ExtractPose", "AA_SegmentCharacter")
+FOLLOWS = ("AA_ExtractPose", "AA_SegmentCharacter", "AA_DraftShot")
 SAME_ON_AVERAGE = 1e-4
 DOCUMENT = pack.ROOT / "docs" / "devices.md"
 

@@ -8,6 +8,7 @@ from ...vision.mask import INSIDE, three_dimensions
 from ...vision.pose import PoseTrack
 from ...vision.retarget import clearest_frame
 from .. import detection, sockets
+from ..socket_values import read_pose
 
 SMALLEST_PX, MULTIPLE_PX = 640, 16  # of the longer side, and of both sides, where no size is given
 
@@ -26,7 +27,7 @@ def draft_size(width: int, height: int, background: Tensor) -> tuple[int, int]:
 
 def read_driver(pose: list[dict], person: int) -> PoseTrack:
     """The one person of the driving pose. Raises ValueError where there is nobody."""
-    track = PoseTrack.from_openpose(pose)
+    track, _ = read_pose(pose)
     people = track.keypoints.shape[1]
     if not track.present.any():
         raise ValueError(
@@ -46,11 +47,13 @@ def read_driver(pose: list[dict], person: int) -> PoseTrack:
 
 
 def read_subject(image: Tensor, mask: Tensor | None, pose: list[dict] | None) -> Subject:
-    """The person in a picture [1, h, w, C]; what is not given is found by BlazePose.
+    """The person in a picture [1, h, w, 3 or 4]; alpha is a mask, and what is not given is found.
 
     Raises ValueError, naming the socket, where nobody is found or the inputs do not fit.
     """
     height, width = image.shape[1:3]
+    if mask is None and image.shape[-1] == 4:
+        mask = image[..., 3]
     mask = None if mask is None else _own_mask(mask, image)
     coarse = None
     if pose is None:

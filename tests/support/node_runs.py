@@ -243,6 +243,13 @@ def stitch(world: World) -> tuple:
     return world.node("StitchClips", clips={"clip1": frames[:5], "clip2": lit[3:]}, overlap=2)[:1]
 
 
+def draft_shot(world: World) -> tuple:
+    """Every part that reads a picture: the mask is found, and the place moves."""
+    return world.node(
+        "DraftShot", character=world.dance[:1], pose=world.pose, background=world.pictures(1, 3), width=160, height=160
+    )
+
+
 def shot_with_start(world: World) -> tuple:
     """Its own first frame and that frame's pose; encoded, so that they meet."""
     shot = world.shot(start=world.pictures(1, 4), start_pose=world.pictures(FRAMES, 2)[:1])
@@ -327,6 +334,7 @@ RUNS: dict[str, Callable[[World], tuple]] = {
     "AA_DrawTracks": draw_tracks,
     "AA_MoveBackground": move_background,
     "AA_PoseToTracks": lambda world: world.node("PoseToTracks", pose=world.pose, method="learned", points=9)[:2],
+    "AA_DraftShot": draft_shot,
     "AA_StitchClips": stitch,
     "AA_BlackOut": black_out,
     "AA_EncodePrompt": encode_prompt,
