@@ -3,9 +3,11 @@
     python3 scripts/host.py            prepare the host, link this clone into its custom_nodes, say where it is
     python3 scripts/host.py --python   print the environment's interpreter
     python3 scripts/host.py --root     print ComfyUI's folder
+    python3 scripts/host.py --lock     write host.lock anew, after a change of host.toml
 
-The versions stand in host.toml. The place is comfyui-animateanywhere in the user's cache folder, or what the
-environment variable ANIMATE_ANYWHERE_HOST says. Every step can be broken off; the next run goes on from there.
+The versions stand in host.toml, the sha256 of their wheels in host.lock: pip installs nothing else. The place is
+comfyui-animateanywhere in the user's cache folder, or what the environment variable ANIMATE_ANYWHERE_HOST says. Every
+step can be broken off; the next run goes on from there.
 Standard library only: this is what runs before anything is installed.
 """
 
@@ -18,6 +20,7 @@ import hashlib
 import html.parser
 import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +41,12 @@ LINK = "ComfyUI-AnimateAnywhere"
 PLACE = "ANIMATE_ANYWHERE_HOST"
 # 6.9 GB installed, and the largest group's wheels lie beside it while pip unpacks them.
 DISK_GB = 10
+LOCK_HEAD = """\
+# The sha256 of every wheel of each version in host.toml, as the package index lists them, for all platforms.
+# Written by `python3 scripts/host.py --lock`.
+"""
+UNPACKING, PIP_FILES = "unpacking-", "pip-"  # how temporary folders begin
+PINNED = re.compile(r"[a-z0-9-]+==[^\s=\\]+")
 
 
 class HostError(Exception):
@@ -63,24 +72,34 @@ class Links(html.parser.HTMLParser):
         self.hrefs += [value for name, value in attrs if tag == "a" and name == "href" and value]
 
 
-def find_url(project: str, archive: str) -> str:
-    """The address of the file ``archive`` of ``project``, from the index that pip would ask."""
+def index_page(project: str) -> str:
+    """The address of the page of ``project`` in the index that pip would ask."""
     index = os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple"
-    page = f"{index.rstrip('/')}/{project}/"
+    return f"{index.rstrip('/')}/{project}/"
+
+
+def list_urls(project: str) -> dict[str, str]:
+    """File name -> address, with its #sha256=…, of all that the index has of ``project``."""
+    page = index_page(project)
     try:
         request = urllib.request.Request(page, headers={"Accept": "text/html"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with downloads.open_url(request) as answer:
             links = Links()
             links.feed(answer.read().decode())
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException, downloads.DownloadError) as error:
         raise HostError(
             f"the package index does not answer at {page} ({downloads.reason(error)}); is there a network?"
         ) from None
-    for href in links.hrefs:
-        url = urllib.parse.urljoin(page, href)
-        if urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1] == archive:
-            return urllib.parse.urldefrag(url).url
-    raise HostError(f"the package index has no {archive} at {page}")
+    urls = [urllib.parse.urljoin(page, href) for href in links.hrefs]
+    return {urllib.parse.unquote(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1]): url for url in urls}
+
+
+def find_url(project: str, archive: str) -> str:
+    """The address of the file ``archive`` of ``project``."""
+    urls = list_urls(project)
+    if archive not in urls:
+        raise HostError(f"the package index has no {archive} at {index_page(project)}")
+    return urllib.parse.urldefrag(urls[archive]).url
 
 
 def download(url: str, target: Path, sha256: str) -> None:
@@ -88,6 +107,58 @@ def download(url: str, target: Path, sha256: str) -> None:
         downloads.download(url, target, sha256, say=say)
     except downloads.DownloadError as error:
         raise HostError(str(error)) from None
+
+
+# --- the lock file ----------------------------------------------------------------------------------------------------
+
+
+def read_lock(path: Path) -> dict[str, list[str]]:
+    """NAME==VERSION -> the sha256 of its wheels, from a file in the form of requirements. Raises HostError."""
+    try:
+        lines = path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HostError(f"{path.name} cannot be read ({error}); python3 scripts/host.py --lock writes it") from None
+    locked = {}
+    for line in (line for line in lines if line.strip() and not line.startswith("#")):
+        package, *hashes = line.split()
+        known = [word.removeprefix("--hash=sha256:") for word in hashes]
+        if not PINNED.fullmatch(package) or not known or not all(re.fullmatch("[0-9a-f]{64}", each) for each in known):
+            raise HostError(f"{path.name} is damaged at {package[:80]}; python3 scripts/host.py --lock writes it anew")
+        locked[package] = known
+    return locked
+
+
+def write_lock(pins: Path) -> Path:
+    """Write the lock file of ``pins``; its path. The index is asked only for packages that it lacks."""
+    import tomllib
+
+    target = pins.with_suffix(".lock")
+    known = read_lock(target) if target.exists() else {}
+    packages = [
+        package for group in tomllib.loads(pins.read_text(encoding="utf-8"))["packages"].values() for package in group
+    ]
+    text = LOCK_HEAD
+    for package in sorted(packages):
+        hashes = known.get(package) or list_hashes(package)
+        text += " \\\n".join([package, *(f"    --hash=sha256:{each}" for each in hashes)]) + "\n"
+    partial = target.with_name(f"{target.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def list_hashes(package: str) -> list[str]:
+    """The sha256 of every wheel that the index has of NAME==VERSION. Raises HostError where it tells none."""
+    project, version = package.split("==")
+    hashes = set()
+    for name, url in list_urls(project).items():
+        parts = name.split("-")
+        kind, _, value = urllib.parse.urlsplit(url).fragment.partition("=")
+        if name.endswith(".whl") and len(parts) > 1 and parts[1] == version and kind == "sha256":
+            hashes.add(value)
+    if not hashes:
+        raise HostError(f"the package index tells no sha256 of a wheel of {package} at {index_page(project)}")
+    return sorted(hashes)
 
 
 # --- the host ---------------------------------------------------------------------------------------------------------
@@ -99,10 +170,15 @@ class Host:
     def __init__(self, folder: Path, pins: Path) -> None:
         import tomllib  # Python 3.11; main() has checked it
 
-        text = pins.read_bytes()
+        text, lock = pins.read_bytes(), pins.with_suffix(".lock")
         self.folder = folder
         self.pins = tomllib.loads(text.decode())
-        self.digest = hashlib.sha256(text).hexdigest()
+        self.locked = read_lock(lock)
+        groups = self.pins["packages"].values()
+        missing = [package for group in groups for package in group if package not in self.locked]
+        if missing:
+            raise HostError(f"{lock.name} lacks {', '.join(missing)}; python3 scripts/host.py --lock writes it anew")
+        self.digest = hashlib.sha256(text + lock.read_bytes()).hexdigest()
         self.root = folder / f"ComfyUI-{self.pins['comfyui']['version']}"
         self.environment = folder / "environment"
         self.python = self.environment / "bin" / "python"
@@ -122,6 +198,7 @@ class Host:
             if self.is_complete():  # another run was faster
                 return
             started = time.monotonic()
+            self.remove_leftovers()
             self.stamp.unlink(missing_ok=True)
             self.unpack_comfyui()
             self.install_packages()
@@ -139,9 +216,19 @@ class Host:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def remove_leftovers(self) -> None:
+        """Remove the temporary folders of runs that were killed."""
+        for kind in (UNPACKING, PIP_FILES):
+            for folder in self.folder.glob(f"{kind}*"):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def fetch(self, pin: dict) -> Path:
-        """The archive that ``pin`` names, downloaded unless it is there. Only what has the right hash has its name."""
+        """The archive that ``pin`` names, downloaded unless it is there. Its hash is compared each time: it may have
+        been damaged since."""
         target = self.folder / "downloads" / pin["archive"]
+        if target.exists() and (wrong := downloads.difference(target, pin["sha256"])):
+            say(f"{target} has {wrong}; deleted")
+            target.unlink()
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
             say(f"downloading {pin['archive']}")
@@ -153,7 +240,7 @@ class Host:
             return
         pin = self.pins["comfyui"]
         archive = self.fetch(pin)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="unpacking-") as temporary:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=UNPACKING) as temporary:
             with tarfile.open(archive) as tar:
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4
                 tar.extractall(temporary, [member for member in tar if member.name.startswith(pin["folder"] + "/")])
@@ -168,12 +255,23 @@ class Host:
         groups = self.pins["packages"]
         for number, (name, packages) in enumerate(groups.items(), 1):
             say(f"packages {number}/{len(groups)}: {name}")
-            self.pip("install", "--quiet", "--no-deps", "--only-binary", ":all:", *packages)
+            self.install(packages)
         wanted = {package.split("==")[0] for packages in groups.values() for package in packages}
         listed = self.pip("list", "--format", "freeze", capture=True).split()
         extra = [name for name in (line.split("==")[0] for line in listed) if canonical(name) not in wanted]
         if extra:
             self.pip("uninstall", "--quiet", "--yes", *extra)
+
+    def install(self, packages: list[str]) -> None:
+        """Install the wheels of ``packages`` that have a hash of the lock file, and nothing else."""
+        lines = [
+            " ".join([package, *(f"--hash=sha256:{each}" for each in self.locked[package])]) for package in packages
+        ]
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=PIP_FILES) as temporary:
+            requirements = Path(temporary) / "requirements.txt"
+            requirements.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            options = ("--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes")
+            self.pip("install", *options, "--requirement", str(requirements))
 
     def check_disk(self) -> None:
         free = shutil.disk_usage(self.folder).free / 1e9
@@ -185,7 +283,7 @@ class Host:
     def pip(self, *arguments: str, capture: bool = False) -> str:
         """Run the pinned pip for the environment. Its temporary files lie here too, as /tmp may be small."""
         wheel = self.fetch(self.pins["pip"])
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="pip-") as temporary:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=PIP_FILES) as temporary:
             environment = {**os.environ, "TMPDIR": temporary, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
             return run([str(self.python), f"{wheel}/pip", *arguments], env=environment, capture=capture)
 
@@ -233,10 +331,14 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--python", action="store_true", help="print the environment's interpreter")
     wanted.add_argument("--root", action="store_true", help="print ComfyUI's folder")
+    wanted.add_argument("--lock", action="store_true", help="write host.lock anew, after a change of host.toml")
     options = parser.parse_args(arguments)
     try:
         if sys.version_info < (3, 11):
             raise HostError(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+        if options.lock:
+            print(write_lock(PINS))
+            return 0
         host = get()
         if options.python:
             print(host.python)

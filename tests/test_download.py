@@ -51,6 +51,7 @@ def test_goes_on_where_the_server_confirms_the_file(server, get, tmp_path):
 def test_starts_over_where_the_file_has_changed(server, get, tmp_path):
     begun(server, tmp_path)
     assert get() == NEW
+    assert server.asked == ["bytes=50000-"]  # the condition goes with the range, and the answer is the whole
 
 
 def test_starts_over_where_a_server_ignores_if_range(server, get, tmp_path):

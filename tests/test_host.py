@@ -16,10 +16,13 @@ ARCHIVE = os.urandom(300_000)
 # A pip that only writes down what it was asked for, and fails when it reads the word that is to break.
 FAKE_PIP = """
 import os, sys
+words = sys.argv[1:]
+if "--requirement" in words:
+    words += open(words[words.index("--requirement") + 1]).read().split()
 with open(os.environ["FAKE_PIP_LOG"], "a") as log:
-    print(*sys.argv[1:], file=log)
+    print(*words, file=log)
 print("pip talks on stdout")
-sys.exit(os.environ.get("FAKE_PIP_BREAKS_AT", "never") in sys.argv)
+sys.exit(os.environ.get("FAKE_PIP_BREAKS_AT", "never") in words)
 """
 
 
@@ -30,13 +33,16 @@ def sha256(content):
 class Index(toy_server.ToyServer):
     """A package index."""
 
+    hashes = True  # whether it tells those of its files: here of their names
+
     def page(self, path):
         if not path.startswith("simple/"):
             return None
         names = (file.removeprefix("files/") for file in self.files)
         project = path.split("/")[1]
-        found = (f'<a href="../../files/{name}#sha256=0">{name}</a>' for name in names if name.startswith(project))
-        return "".join(found).encode()
+        found = [name for name in names if name.startswith(project)]
+        hashes = {name: f"#sha256={sha256(name.encode())}" if self.hashes else "" for name in found}
+        return "".join(f'<a href="../../files/{name}{hashes[name]}">{name}</a>' for name in found).encode()
 
 
 @pytest.fixture
@@ -138,6 +144,7 @@ def place(index, tmp_path, monkeypatch):
     index.files |= {"files/comfy-1.tar.gz": packed.getvalue(), "files/pip-1.whl": wheel.getvalue()}
     toml = tmp_path / "host.toml"
     toml.write_text(pins(packed.getvalue(), wheel.getvalue()))
+    (tmp_path / "host.lock").write_text(locked("torch==1", "numpy==1", "numpy==2", "pytest==1"))
     monkeypatch.setattr(host, "PINS", toml)
     monkeypatch.setattr(host, "DISK_GB", 0)
     monkeypatch.setenv(host.PLACE, str(tmp_path / "place"))
@@ -149,6 +156,11 @@ def pip_calls(place):
     """The packages of each installation that the fake pip was asked for."""
     calls = (line.split() for line in (place.parent / "pip.log").read_text().splitlines())
     return [[word for word in call if "==" in word] for call in calls if call[0] == "install"]
+
+
+def locked(*packages):
+    """A lock file of ``packages``."""
+    return "".join(f"{package} \\\n    --hash=sha256:{'0' * 64}\n" for package in packages)
 
 
 BOTH = [["torch==1", "numpy==1"], ["pytest==1"]]
@@ -242,3 +254,105 @@ def test_a_python_that_is_too_old_is_told_so(monkeypatch, capfd):
     monkeypatch.setattr(host.sys, "version_info", (3, 9, 18))
     assert host.main([]) == 1
     assert "Python 3.11 or newer is needed" in capfd.readouterr().err
+
+
+# --- what is verified -------------------------------------------------------------------------------------------------
+
+
+def test_pip_takes_nothing_but_what_has_a_hash_of_the_lock_file(place):
+    host.get()
+    calls = [line.split() for line in (place.parent / "pip.log").read_text().splitlines() if line.startswith("install")]
+    assert len(calls) == 2
+    for call in calls:
+        assert "--require-hashes" in call and "--no-deps" in call
+        packages = [at for at, word in enumerate(call) if "==" in word]
+        assert all(call[at + 1] == f"--hash=sha256:{'0' * 64}" for at in packages)
+
+
+def test_every_version_is_locked():
+    locked = host.read_lock(host.PINS.with_suffix(".lock"))
+    pins = host.Host(host.CLONE, host.PINS).pins
+    assert locked.keys() == {package for group in pins["packages"].values() for package in group}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "lacks torch==1, numpy==1, pytest==1"),
+        ("torch==1\n", "damaged at torch==1"),
+        ("torch==1 --hash=sha256:0\n", "damaged at torch==1"),
+        ("torch==1 --hash=md5:0\n", "damaged at torch==1"),
+        ("--index-url=http://evil --hash=sha256:" + "0" * 64, "damaged at --index-url"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_lock_file_that_is_not_right_is_one_line(place, capfd, content, message):
+    lock = host.PINS.with_suffix(".lock")
+    lock.unlink() if content is None else lock.write_text(content)
+    assert host.main(["--root"]) == 1
+    told = capfd.readouterr().err
+    assert message in told and "--lock" in told and len(told.splitlines()) == 1 and not place.exists()
+
+
+def test_a_changed_lock_file_is_another_environment(place):
+    host.get()
+    lock = host.PINS.with_suffix(".lock")
+    lock.write_text(lock.read_text().replace("0" * 64, "1" * 64))
+    assert not host.Host(place, host.PINS).is_complete()
+
+
+def test_the_lock_file_holds_the_hashes_of_all_wheels_of_the_version(place, index, capfd):
+    lock = host.PINS.with_suffix(".lock")
+    lock.write_text(locked("torch==1", "numpy==1"))
+    wheels = ("pytest-1-py3-none-any.whl", "pytest-1-cp311-cp311-linux_x86_64.whl")
+    index.files |= {f"files/{name}": b"" for name in (*wheels, "pytest-10-py3-none-any.whl", "pytest-1.tar.gz")}
+    assert host.main(["--lock"]) == 0
+    assert capfd.readouterr().out == f"{lock}\n"
+    written = host.read_lock(lock)
+    assert written.keys() == {"numpy==1", "pytest==1", "torch==1"}
+    assert written["pytest==1"] == sorted(sha256(name.encode()) for name in wheels)
+
+
+def test_an_index_that_tells_no_hash_is_one_line(place, index, capfd, monkeypatch):
+    monkeypatch.setattr(index, "hashes", False)
+    host.PINS.with_suffix(".lock").unlink()
+    index.files["files/numpy-1-py3-none-any.whl"] = b""
+    assert host.main(["--lock"]) == 1
+    assert "tells no sha256 of a wheel of numpy==1" in capfd.readouterr().err
+
+
+def test_a_cached_archive_that_was_damaged_is_fetched_anew(place, capfd):
+    """After it was unpacked, too: ComfyUI's folder has been removed since."""
+    root = host.get().root
+    archive = place / "downloads" / "comfy-1.tar.gz"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-1] + b"x")
+    host.shutil.rmtree(root)
+    assert (host.get().root / "main.py").is_file()
+    assert archive.read_bytes() == whole and "deleted" in capfd.readouterr().err
+
+
+def test_a_kill_while_unpacking_leaves_nothing_that_looks_complete(place):
+    """Nor anything at all after the next run."""
+    child = os.fork()
+    if not child:
+        host.Path.rename = lambda *_: os._exit(9)  # the last step: all is unpacked beside it
+        host.get()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not host.Host(place, host.PINS).is_complete() and not (place / "ComfyUI-0").exists()
+    assert list(place.glob("unpacking-*"))
+    assert (host.get().root / "main.py").is_file() and not list(place.glob("unpacking-*"))
+
+
+@pytest.mark.parametrize("page", [b"\xff\xfe", b"", b"<a href=7>"])
+def test_an_index_page_that_makes_no_sense_is_one_line(index, monkeypatch, page):
+    monkeypatch.setattr(index, "page", lambda path: page)
+    with pytest.raises(host.HostError, match="package index"):
+        host.find_url("thing", "thing-1.tar.gz")
+
+
+def test_an_index_leads_to_no_file_of_this_machine(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "page", lambda path: b'<a href="file:///etc/passwd/thing-1.tar.gz">thing</a>')
+    with pytest.raises(host.HostError, match="not an address of http"):
+        host.download(url(index), tmp_path / "thing", sha256(ARCHIVE))
