@@ -9,7 +9,7 @@ import numpy as np
 # go round with them, reach 24.
 MIN_EVIDENCE_NATS = 25.0
 GROWING_BODY_LOG = 0.25  # of the trunk in the clip: a zoom or somebody who comes nearer ...
-GROWING_BODY_FACTOR = 3.0  # ... asks for so much more evidence
+GROWING_BODY_FACTOR = 3.0  # ... asks for so much more evidence, and for less the less it grows
 MIN_KNOWN_SHARE = 0.6  # of the looks in which a foot is known
 MAX_AIRBORNE_SHARE = 0.35  # of the time with no foot down: a jump, a ride, a bad pose
 MAX_AIRBORNE_SHARE_WALKING = 0.5
@@ -65,8 +65,8 @@ class Evidence:
 
     @property
     def needed_nats(self) -> float:
-        grows = abs(self.growth) > GROWING_BODY_LOG
-        return MIN_EVIDENCE_NATS * (GROWING_BODY_FACTOR if grows else 1)
+        grown = min(abs(self.growth) / GROWING_BODY_LOG, 1.0)
+        return MIN_EVIDENCE_NATS * (1 + (GROWING_BODY_FACTOR - 1) * grown)
 
 
 def judge(evidence: Evidence) -> Verdict:
