@@ -18,7 +18,7 @@ demo: host  ## animate a picture with a real video, into output/demo/
 test: host  ## lint, unit tests and the end-to-end test against a running ComfyUI
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pytest tests
+	$(PYTHON) -m pytest -n 2 --dist loadfile tests
 
 fuzz: host  ## give every node odd values, by widget and by link: 3,000 of them, about ten minutes
 	@$(PYTHON) scripts/fuzz.py
