@@ -29,7 +29,7 @@ def _motion(background, tracks, camera_path, width: int, height: int) -> tuple[t
         return track_motion.of_camera(camera_path, width, height), ""
     remark = (
         f"The tracks do not say the size of their video: taken to be {width}×{height} px, as the background. Where it "
-        "was another, the motion is too fast or too slow: resize the background to it"
+        "was another, the motion is too fast or too slow: set width and height to the driving video's size"
     )
     return track_motion.of_tracks(given.on_canvas(width, height)), remark if is_guessed else ""
 
