@@ -180,7 +180,7 @@ def _is_finite(value: object) -> bool:
 
 def _is_json(value: object) -> bool:
     """Whether a widget can have ``value``: what a prompt can hold, and no link."""
-    return isinstance(value, int | float | str | None) or value in ([], {})
+    return isinstance(value, int | float | str | None) or (isinstance(value, list | dict) and not value)
 
 
 def _shown(value: object) -> str:
