@@ -22,8 +22,8 @@ import pack
 sys.path.append(str(pack.ROOT / "tests"))  # walks.py: what the tests hold the same readers against
 
 FOLDER = pack.ROOT.parent / "shared" / "prototypes" / "motion" / "poses"
-# Template clips with feet in view: cameras that stand, and cameras that move. Known before any
-# constant of the planted-foot filter was set: kling_omni_v2v-2.
+# Template clips with feet in view, of cameras that stand and that move. Gates were set after a look
+# at ltx2_3_ic_lora, hunyuan3d and king_o3.
 MEDIA_CLIPS = (
     "video/video_wan2_2_14B_fun_control-1.webp",
     "video/video_wan_vace_inpainting-1.webp",

@@ -18,8 +18,7 @@ MIN_ERROR_PX = 0.15  # a frame: an error this small is right, whatever the motio
 RIGHT_RATIO = 0.6  # of a still background's error, up to which a motion is right
 VIRTUAL_KINDS = ("pan", "ease", "slow", "follow", "hand", "zoom")
 GRID = 7  # points of a virtual background along either side of the frame
-# Template clips with people, by package; cameras that stand and cameras that move.
-MEDIA = "comfyui_workflow_templates_media_"
+MEDIA = "comfyui_workflow_templates_media_"  # the host's packages of template clips
 MAX_MEDIA_FRAMES = 120
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from animate_anywhere.nodes import motion as nodes
+from animate_anywhere.nodes.pose import ExtractPose
 from animate_anywhere.training import rehearsal, stage
 from animate_anywhere.vision import metrics
 from animate_anywhere.vision import pose as poses
@@ -189,6 +190,13 @@ def test_growth_is_taken_for_a_zoom_where_the_artist_says_so(treadmill):
     ]
     np.testing.assert_allclose(zooms, [0, 0.0025, 0.005], atol=2e-4)
     assert "The body grows by 4" in convert(PoseTrack(keypoints, 640, 360))[2]
+
+
+def test_a_real_dance_is_given_no_motion_that_its_feet_do_not_show(dance, no_gradients):
+    pose = ExtractPose.execute(dance, "blazepose", 0.3).result[0]
+    still, guess = (nodes.PoseToTracks.execute(pose, method).result[1].steps for method in ("auto", "learned"))
+    np.testing.assert_allclose(still, 0, atol=1e-9)
+    assert np.abs(guess[:, :2]).max() > 0.1
 
 
 def test_the_report_names_planted_feet_and_their_slip(walk):

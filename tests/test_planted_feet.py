@@ -67,8 +67,13 @@ def pan(frames, speed):
 @pytest.fixture(scope="module")
 def brute():
     """A filter of 3×2 cells over three looks, and every path of its hidden states, summed up."""
-    model = hmm.make_model((3, 2))
-    looks = np.random.default_rng(3).uniform(0.05, 1, (3, 4, 7))
+    rng = np.random.default_rng(3)
+    # Drifts that are not symmetric, so that their direction shows.
+    across, down = (
+        replace(hmm.make_axis(1.0, count, 1.6), drift=rng.dirichlet(np.ones(count), count)) for count in (3, 2)
+    )
+    model = replace(hmm.make_model((3, 2)), across=across, down=down)
+    looks = rng.uniform(0.05, 1, (3, 4, 7))
     cells = [None, *itertools.product(range(3), range(2))]  # the camera stands, or one of its velocities
     states = [(stance, cell) for stance in range(4) for cell in range(7)]
 
