@@ -91,6 +91,7 @@ class RenderShot(sockets.Node):
         image_latent_scale=shots.AUTO, fps=FPS, filename=FILENAME, format=film.H264, crf=CRF, window=0,
         handover=LAST_FRAME, overlap=5, blend=0, seeds=SAME, drift_control=1.0, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
+        clips.Shot.check(shot)
         how = film.encoding(format, fps, crf)
         place = _place(filename, format, shot.width, shot.height)
         audio = None if audio is None else read_audio(audio)

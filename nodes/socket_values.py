@@ -17,6 +17,7 @@ from .feedback import ranges
 MIN_OVERSHOOT, MAX_OVERSHOOT = -0.5, 2.0
 MIN_BYTE_PEAK, MAX_BYTE = 16.0, 255.5  # floats whose peak lies between are 0…255; 2…16 may be anything
 SAMPLED_FRAMES = 16  # of a mask, for what is only asked
+MAX_FRAMES, MAX_SIDE_PX = 1_000_000, 32_768  # more is a wrong shape, and looking through it takes minutes
 LISTED_FRAMES = 16  # in a remark; of more, only the count is told
 INTEGER_TYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -104,6 +105,13 @@ def _check_tensor(value: object, socket: str, kind: str) -> None:
         raise ValueError(f"{socket}: found {type(value).__name__} where {kind} is expected. Wire {kind}.")
     if value.dtype not in INTEGER_TYPES + FLOAT_TYPES or value.layout != torch.strided:
         raise ValueError(f"{socket}: its values are of type {value.dtype}, {value.layout}. Wire {kind}.")
+    if value.is_meta:
+        raise ValueError(f"{socket}: it has a shape and no values (a meta tensor). Wire {kind}.")
+    if value.ndim and (len(value) > MAX_FRAMES or max(value.shape[1:], default=0) > MAX_SIDE_PX):
+        shape = "×".join(map(str, value.shape))
+        raise ValueError(
+            f"{socket}: {shape} is too large. At most {MAX_FRAMES:,} frames of {MAX_SIDE_PX:,}×{MAX_SIDE_PX:,} px work."
+        )
 
 
 def _in_unit_range(values: Tensor, socket: str) -> Tensor:
