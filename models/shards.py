@@ -174,7 +174,7 @@ def to_folder(source: Path, target: Path) -> int:
         raise ValueError(f"{source.name} was not made from a diffusers folder: it does not know the folder's config.")
     origin = checked_json.parse_object(metadata[METADATA_KEY], f"{source.name}: its metadata")
     tensors = {diffusers_key(key): entry for key, entry in tensors.items()}
-    if not all(isinstance(origin.get(part), str | None) for part in ("config", "index")):
+    if not all(part in origin and isinstance(origin[part], str | None) for part in ("config", "index")):
         raise ValueError(f"{source.name}: its metadata does not hold the texts config and index. Get the file again.")
     weight_map = _weight_map(origin["index"], target, source.name) if origin.get("index") else {}
     target.mkdir(parents=True)

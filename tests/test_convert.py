@@ -154,7 +154,7 @@ def test_an_index_writes_no_shard_outside_its_folder_or_over_its_config(tmp_path
 )  # fmt: skip
 def test_a_damaged_record_of_the_folder_is_one_error(tmp_path, origin):
     source = native(tmp_path / "a.safetensors", origin)
-    with pytest.raises(ValueError, match=r"^a\.safetensors: its record of the diffusers folder is damaged"):
+    with pytest.raises(ValueError, match=r"^a\.safetensors: (?:its metadata|.*index\.json).* Get the file again\.$"):
         convert.diffusers(source, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
@@ -165,7 +165,7 @@ def test_a_damaged_record_of_the_folder_is_one_error(tmp_path, origin):
 def test_a_damaged_index_of_a_folder_is_named(tmp_path, index):
     diffusers_folder(tmp_path / "transformer")
     (tmp_path / "transformer" / shards.INDEX).write_text(index)
-    with pytest.raises(ValueError, match=rf"{shards.INDEX} is damaged"):
+    with pytest.raises(ValueError, match=rf"^transformer: {shards.INDEX}.* Get the file again\.$"):
         convert.cogvideox(tmp_path / "transformer", tmp_path / "native.safetensors")
 
 
