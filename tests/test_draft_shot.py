@@ -149,7 +149,7 @@ def test_a_lead_in_begins_with_the_picture():
     assert (own & first).sum() / (own | first).sum() > 0.8
     wrist = PoseTrack.from_openpose(drawn).keypoints[0, 0, 4, :2]
     np.testing.assert_allclose(wrist, figures.STANDING[4], atol=6)
-    assert PoseTrack.from_openpose(drawn).keypoints[4, 0, 4, 1] == pytest.approx(100, abs=2)
+    assert PoseTrack.from_openpose(drawn).keypoints[4, 0, 4, 1] < 0.75 * wrist[1]  # raised
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ LIGHT_PERCENTILE = 70
 SAMPLE_PX = 64  # side of the picture that the place's light is read from
 
 
-def draw_layer(canvas: ndarray, layer: Layer, texture: ndarray, positions: ndarray, torn_px: float) -> None:
+def draw_layer(
+    canvas: ndarray, layer: Layer, texture: ndarray, positions: ndarray, torn_px: float
+) -> None:
     """Draw one bent layer over ``canvas`` [H, W, 4] (colors times alpha), in place."""
     height, width = canvas.shape[:2]
     left, top = np.maximum(np.floor(positions.min(axis=0)).astype(int) - 1, 0)

@@ -48,7 +48,9 @@ def make_mesh(alpha: ndarray, cell: int) -> Mesh:
     used = corner[1:, 1:] - corner[:-1, 1:] - corner[1:, :-1] + corner[:-1, :-1] > 0
     first = (np.arange(down)[:, None] * (across + 1) + np.arange(across))[used]
     second, third, fourth = first + 1, first + across + 1, first + across + 2
-    triangles = np.concatenate([np.stack([first, second, third], 1), np.stack([second, fourth, third], 1)])
+    triangles = np.concatenate(
+        [np.stack([first, second, third], 1), np.stack([second, fourth, third], 1)]
+    )
     grid_y, grid_x = np.mgrid[: down + 1, : across + 1] * cell
     vertices = np.stack([grid_x, grid_y], axis=-1).reshape(-1, 2).astype(np.float64)
     kept = np.unique(triangles)
@@ -57,7 +59,9 @@ def make_mesh(alpha: ndarray, cell: int) -> Mesh:
     return Mesh(vertices[kept], number[triangles])
 
 
-def texture_map(mesh: Mesh, positions: ndarray, box: tuple[int, int, int, int], longest_edge: float) -> ndarray:
+def texture_map(
+    mesh: Mesh, positions: ndarray, box: tuple[int, int, int, int], longest_edge: float
+) -> ndarray:
     """Where in the texture each pixel of ``box`` (left, top, right, bottom) comes from.
 
     ``positions`` [N, 2] px: where the vertices are in the frame. Triangles with an edge beyond
@@ -68,7 +72,9 @@ def texture_map(mesh: Mesh, positions: ndarray, box: tuple[int, int, int, int], 
     width, height = right - left, bottom - top
     out = np.full((height * width, 2), OUTSIDE, np.float32)
     corners = (positions - (left, top))[mesh.triangles]  # [M, 3, 2]
-    table, first, size = _triangle_table(corners, mesh.vertices[mesh.triangles], (width, height), longest_edge)
+    table, first, size = _triangle_table(
+        corners, mesh.vertices[mesh.triangles], (width, height), longest_edge
+    )
     count = size[:, 0] * size[:, 1]
     if not count.sum():
         return out.reshape(height, width, 2)

@@ -40,7 +40,10 @@ def read_depth(landmarks: ndarray | None, frames: int) -> Depth:
     every = np.arange(frames)
     nearest = shown[np.abs(every[:, None] - shown).argmin(axis=1)]
     marks = landmarks[nearest]
-    middle = {part: marks[:, ids, :2].mean(axis=1) for part, ids in (("top", (11, 12)), ("hips", (23, 24)))}
+    middle = {
+        part: marks[:, ids, :2].mean(axis=1)
+        for part, ids in (("top", (11, 12)), ("hips", (23, 24)))
+    }
     trunk = np.maximum(np.linalg.norm(middle["top"] - middle["hips"], axis=1), 1)
     trunk = np.maximum(trunk, 0.5 * np.median(trunk))
     z = steady(marks[..., 3] / trunk[:, None])
@@ -78,7 +81,10 @@ class Order:
 
     @classmethod
     def of(cls, depth: Depth) -> "Order":
-        behind = {side: hysteresis(values, ARM_BEFORE, ARM_BEHIND, False) for side, values in depth.forearm.items()}
+        behind = {
+            side: hysteresis(values, ARM_BEFORE, ARM_BEHIND, False)
+            for side, values in depth.forearm.items()
+        }
         apart = depth.leg["right"] - depth.leg["left"]
         right_behind = hysteresis(apart, -LEG_NEARER, LEG_NEARER, bool(apart[0] > 0))
         return cls(behind, depth.forearm, right_behind)

@@ -23,7 +23,9 @@ class MovedPicture:
     """One picture [1, h, w, C] moved by a camera path of the draft's size, which may be None for a
     place that stands still. ``lead_in`` frames come before the path's first one."""
 
-    def __init__(self, image: Tensor, path: CameraPath | None, size: tuple[int, int], lead_in: int = 0) -> None:
+    def __init__(
+        self, image: Tensor, path: CameraPath | None, size: tuple[int, int], lead_in: int = 0
+    ) -> None:
         if path is None:
             path = CameraPath(np.eye(3)[None], *size, np.ones(1))
         self._moving = MovingPicture(picture_batch(image), of_camera(path, *size))

@@ -62,4 +62,6 @@ def place_pose(track: PoseTrack, size: tuple[int, int]) -> PoseTrack:
 def place_path(path: CameraPath, size: tuple[int, int]) -> CameraPath:
     """``path`` on a canvas of ``size`` (width, height), placed as `place_pose` places the pose."""
     matrix = canvas_matrix((path.width, path.height), size)
-    return CameraPath(matrix @ path.homographies @ np.linalg.inv(matrix), size[0], size[1], path.confidence)
+    return CameraPath(
+        matrix @ path.homographies @ np.linalg.inv(matrix), size[0], size[1], path.confidence
+    )
