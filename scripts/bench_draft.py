@@ -38,8 +38,8 @@ GOALS = {"joints": 2.5, "worst": 6.0, "own": 40.0, "real": 16.0, "iou": 0.85, "3
 SIDE = 700  # px, the longer side of the drafts
 FLIP = 0.5  # of alpha, within a frame and back in the next
 HOLE_PX = 12  # a hole of so few pixels in the mask is one of the mesh, not of the pose
-SHEET_FRAMES, TILE = 6, 150  # a row of the sheet, and the height of its pictures in px
-QUALITY = 82
+SHEET_FRAMES, TILE = 6, 110  # a row of the sheet, and the height of its pictures in px
+QUALITY = 80
 
 
 @dataclass

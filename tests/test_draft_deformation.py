@@ -94,17 +94,17 @@ def test_a_turned_chest_bulges_to_its_side():
 
 
 def test_a_raised_arm_does_not_snap_around():
-    """Lifted sideways in small steps from hanging to overhead, no vertex jumps."""
+    """Lifted sideways in small steps from hanging to overhead and beyond, no vertex jumps."""
     shoulder = CHARACTER.points["right_shoulder"]
     upper = np.linalg.norm(CHARACTER.points["right_elbow"] - shoulder)
     before, largest = None, 0.0
-    for angle in np.linspace(0.5, 1.35, 35) * np.pi:  # clockwise on screen: down is π/2, up 3π/2
+    for angle in np.linspace(0.5, 1.8, 53) * np.pi:  # clockwise on screen: down is π/2, up 3π/2
         way = np.array([np.cos(angle), np.sin(angle)])
         names = {"elbow": 1.0, "wrist": 1.9, "hand": 2.3}
         at = moved({f"right_{n}": shoulder + r * upper * way for n, r in names.items()}, scale=1.0)["right_arm"]
         largest = max(largest, 0.0 if before is None else np.abs(at - before).max())
         before = at
-    assert largest < 2.5 * 2.6 * upper * (0.85 * np.pi / 34)
+    assert largest < 2.5 * 2.6 * upper * (1.3 * np.pi / 52)
 
 
 def test_shoulders_never_become_a_line():
