@@ -146,6 +146,9 @@ def _in_unit_range(values: Tensor, socket: str) -> Tensor:
 
 def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
     """Least and greatest value of each frame of ``values`` [T, …]: [T] each, NaN where a frame has one. Frame by
-    frame, because a copy of a long video does not fit into memory."""
+    frame, because a copy of a long video does not fit into memory. What a view repeats is looked at once."""
+    for dimension, stride in enumerate(values.stride()):
+        if stride == 0:
+            values = values.narrow(dimension, 0, 1)
     pairs = [frame.contiguous().aminmax() for frame in values]  # scattered values take twenty times as long
     return tuple(torch.stack(part).double().cpu() for part in zip(*pairs))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from animate_anywhere.nodes import backdrop, background, drawing, mask, memory, pose, tracks
 
-SIDE = 20_000  # px
+SIDE = 16_000  # px
 PICTURE = torch.zeros(1, 1, 1, 3).expand(300, SIDE, SIDE, 3)  # a view of one pixel: it takes no memory itself
 MASK = torch.zeros(1, 1, 1).expand(300, SIDE, SIDE)
 TRACKS = {"track_path": torch.ones(300, 2, 2), "track_visibility": torch.ones(300, 2, dtype=torch.bool)}
@@ -27,7 +27,7 @@ POSE = [{"people": [PERSON], "canvas_width": SIDE, "canvas_height": SIDE}] * 300
     ],
 )
 def test_a_node_tells_how_much_memory_it_would_need(socket, run):
-    with pytest.raises(ValueError, match=rf"^{socket}: 300 frames of 20000×20000 px need about [\d,.]+ GB of memory"):
+    with pytest.raises(ValueError, match=rf"^{socket}: 300 frames of 16000×16000 px need about [\d,.]+ GB of memory"):
         run()
 
 
