@@ -40,7 +40,7 @@ def _report(shot: clips.Shot, background, mask, agreement: float | None) -> str:
         elif is_black(shot.mask):
             use = "black in every frame, so nothing is blanked"
         else:
-            use = f"{shot.mask.mean():.0%} of the video is blanked in gray"
+            use = f"{float(shot.mask.mean()):.0%} of the video is blanked in gray"
         lines.append(f"Mask: {use}")
     if agreement is not None:
         lines.append(START[shot.start is not None].format(agreement, drawn_pose.ALIKE))

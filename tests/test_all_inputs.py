@@ -50,7 +50,7 @@ def given(dance, tmp_path_factory):
     wall = (wall * 255).round() / 255
     mask = scene.walker(MANY, (48, 64))
     dancer = (dance[:1] * 255).round() / 255
-    danced = NODES["ExtractPose"].execute(dancer, "blazepose", 0.0).result[0]
+    danced, dancer_mask, _ = NODES["ExtractPose"].execute(dancer, "blazepose", 0.0).result
     video = actors.clip(actors.LANKY).resized(64, 48)
     pose = PoseTrack(video.keypoints[:MANY], 64, 48).to_openpose()
     grid = torch.tensor([[8.0, 8.0], [40.0, 8.0], [8.0, 40.0], [40.0, 40.0]])
@@ -66,6 +66,16 @@ def given(dance, tmp_path_factory):
         "ExtractPose": {"images": dancer, "detector": "blazepose", "smoothing": 0.3},
         "SegmentCharacter": {"images": dancer, "pose": danced},
         "DrawPose": {"pose": pose, "images": wall},
+        "DraftShot": {
+            "character": dancer,
+            "character_mask": (dancer_mask > 0.5).float(),
+            "character_pose": danced,
+            "pose": pose,
+            "background": wall[:1],
+            "camera_path": steady,
+            "width": 64,
+            "height": 48,
+        },
         "RetargetPose": {"driving": pose, "reference": pose[:1]},
         "SavePose": {"pose": pose},
         "PoseToTracks": {"pose": pose},

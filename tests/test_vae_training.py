@@ -189,19 +189,23 @@ def test_what_was_trained_on_its_latents_stays_valid(tmp_path):
         assert all(kept) and not any(moved)
 
 
-def test_training_brings_the_loss_down(trainer):
-    target = samples.cut_batch(trainer.pool.at(0), OPTIONS, 0)
+def test_training_brings_the_loss_down(tmp_path):
+    """On the mean of four batches: a single one lies by the bound, and processors round differently."""
+    options = dataclasses.replace(OPTIONS, steps=100)
+    trainer = training.Trainer(tmp_path / "run", options, widths=TOY)
+    targets = [samples.cut_batch(trainer.pool.at(0), options, number) for number in range(4)]
 
-    def parts():
-        coded = trainer.network.encode(target)
-        return training.losses(trainer.network.decode(coded), coded, target)
+    def mean_losses():
+        coded = [trainer.network.encode(target) for target in targets]
+        parts = [training.losses(trainer.network.decode(c), c, target) for c, target in zip(coded, targets)]
+        return {name: sum(float(part[name]) for part in parts) / len(parts) for name in ("squares", "moments")}
 
-    before = parts()
+    before = mean_losses()
     trainer.begin()
-    for _ in range(OPTIONS.steps):
+    for _ in range(options.steps):
         trainer.train_step()
-    after = parts()
-    assert after["squares"] < 0.8 * before["squares"]  # forty small steps get about a third off
+    after = mean_losses()
+    assert after["squares"] < 0.8 * before["squares"]
     assert after["moments"] < 0.5 * before["moments"]
 
 

@@ -8,7 +8,7 @@ from ...vision.mask import INSIDE, three_dimensions
 from ...vision.pose import PoseTrack
 from ...vision.retarget import clearest_frame
 from .. import detection, sockets
-from ..socket_values import read_pose
+from ..socket_values import check_somebody, read_pose
 
 SMALLEST_PX, MULTIPLE_PX = 640, 16  # of the longer side, and of both sides, where no size is given
 
@@ -29,11 +29,7 @@ def read_driver(pose: list[dict], person: int) -> PoseTrack:
     """The one person of the driving pose. Raises ValueError where there is nobody."""
     track, _ = read_pose(pose)
     people = track.keypoints.shape[1]
-    if not track.present.any():
-        raise ValueError(
-            "pose: there is nobody in any of its frames. Look at it with Draw Pose, or take "
-            "another driving video."
-        )
+    check_somebody(track, "pose", "Look at it with Draw Pose, or take another driving video.")
     if not 0 <= person < people:
         raise ValueError(
             f"person: {person} is not in the pose, which has {people} "
@@ -67,11 +63,8 @@ def read_subject(image: Tensor, mask: Tensor | None, pose: list[dict] | None) ->
         track, coarse = found.pose, found.mask[0]
     else:
         track = PoseTrack.from_openpose(pose, "character_pose").resized(width, height)
-        if not track.present.any():
-            raise ValueError(
-                "character_pose: there is nobody in it. Take it from the character's picture, or "
-                "disconnect it and the person is found here."
-            )
+        advice = "Take it from the character's picture, or disconnect it and the person is found."
+        check_somebody(track, "character_pose", advice)
     frame = clearest_frame(track)
     one = {field: array[[frame], :1] for field, array in track.arrays.items()}
     track = PoseTrack(width=width, height=height, **one)
