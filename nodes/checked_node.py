@@ -93,13 +93,13 @@ def _check_number(known: io.Int.Input | io.Float.Input, value: object) -> int | 
     wanted = f"Use a {'whole ' if whole else ''}number{_range_of(known)}."
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise ValueError(f"{known.id}: {_shown(value)} is not a number. {wanted}")
-    if not math.isfinite(value):
+    if not isinstance(value, numbers.Integral) and not math.isfinite(value):
         raise ValueError(f"{known.id}: {value} is not a finite number. {wanted}")
     if whole and value != int(value):
         raise ValueError(f"{known.id}: {value} is not a whole number. {wanted}")
     low, high = known.min, known.max
     if (low is not None and value < low) or (high is not None and value > high):
-        raise ValueError(f"{known.id}: {value} lies outside its range. {wanted}")
+        raise ValueError(f"{known.id}: {_shown(value)} lies outside its range. {wanted}")
     return int(value) if whole else float(value)
 
 
